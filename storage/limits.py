@@ -1,0 +1,33 @@
+"""Limits that every replica must agree on, each with its reason. A change here is a change of the replicated rules."""
+
+from __future__ import annotations
+
+BATCH_MESSAGES_MAX = 1000
+"""Messages in one send, receive or ack: bounds the work of one operation, so that no tick is long."""
+
+ENTRY_BYTES_MAX = 16 * 1024 * 1024
+"""Bytes the leader puts into one log entry, one oversized operation excepted: bounds a frame and an fsync."""
+
+OPERATION_BYTES_MAX = 16 * 1024 * 1024
+"""Bytes of one operation with its bodies: what one HTTP request may carry after decoding."""
+
+RECEIVE_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of bodies one receive or one page of browsing returns, one message excepted: bounds an answer."""
+
+MERGED_MESSAGES_MAX = 256
+"""Messages that sends of one entry may gather in one chunk: more would make a chunk's record costly to rewrite."""
+
+SESSION_WINDOW_MS = 10 * 60 * 1000
+"""How long the outcomes of a silent gateway are remembered. A gateway gives up a request long before."""
+
+KEY_WINDOW_MS = 10 * 60 * 1000
+"""How long an `Idempotency-Key` is remembered after its operation took effect."""
+
+KEYS_MAX = 1_000_000
+"""Idempotency keys remembered at a time; beyond it an operation with a key is refused rather than half-protected."""
+
+QUEUES_MAX = 10_000
+"""Queues of one shard."""
+
+PULSE_STEPS_MAX = 500
+"""Steps of one pulse: bounds the work of one entry, so that a million due leases never stall a tick."""

@@ -1,0 +1,334 @@
+"""Operations and outcomes: everything that can be asked of the rules, and everything they can answer.
+
+An *operation* is proposed by the leader and applied by every replica; a *query* reads the leader's applied state and
+writes nothing. Both are answered by an *outcome*. A rule that says no answers `Refused`; it never raises.
+
+One encoding serves the wire between gateway and shard and the entry in the Raft log, so that a shard proposes what it
+received without re-encoding it:
+
+    item  = session u64 | seq u64 | operation_bytes u32 | block_bytes u32 | operation (msgpack) | block (raw)
+    entry = kind u8 | at_ms u64 | item*
+
+`kind` is the engine's: `ENTRY_KIND` for these entries, others for its own (no-ops, membership), which hold no items.
+
+`session` and `seq` are the operation's id: `session` names one run of one gateway, `seq` counts its operations from 1.
+Session 0 is the leader itself (`Pulse`), whose operations are not remembered. `block` carries message bodies, see
+`storage.block`; only `Send` has one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from storage.settings import QueueSettings
+
+ITEM_HEADER = struct.Struct("<QQII")
+ENTRY_HEADER = struct.Struct("<BQ")
+ENTRY_KIND = 0
+
+
+class Claim(msgspec.Struct, array_like=True, frozen=True):
+    """A run of `count` messages from `message_id` on, held under one lease `token`. What receipts decode to."""
+
+    token: int
+    message_id: int
+    count: int
+
+
+# --- operations: proposed, logged, applied by every replica -----------------------------------------------------------
+
+
+class PutQueue(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """Create a queue, or replace its settings. → `QueuePut`."""
+
+    queue: str
+    settings: QueueSettings
+
+
+class DeleteQueue(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """Forget a queue and every message in it. → `Done`."""
+
+    queue: str
+
+
+class PurgeQueue(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """Forget every message in a queue, leased ones too. → `Purged`."""
+
+    queue: str
+
+
+class Send(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    """Add the `count` messages of the item's block, all or none. → `Sent`."""
+
+    queue: str
+    count: int
+
+
+class Receive(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """Lease up to `messages_max` ready messages under `token`. → `Received`, perhaps with no messages.
+
+    `token` is 63 random bits made by the gateway: with the message id it is what a receipt proves.
+    `lease_ms` 0 takes the queue's. `wait_ms` is the leader's business: it holds the operation back, unlogged,
+    until something is ready or the time is over.
+    """
+
+    queue: str
+    messages_max: int
+    lease_ms: int
+    token: int
+    wait_ms: int = 0
+
+
+class Ack(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """Messages are done: forget those still held under their claim's token. → `Settled`."""
+
+    queue: str
+    claims: list[Claim]
+
+
+class Nack(msgspec.Struct, array_like=True, frozen=True, tag=7):
+    """Messages were not handled: ready again, `delay_ms` from now. → `Settled`."""
+
+    queue: str
+    claims: list[Claim]
+    delay_ms: int = 0
+    reason: str = ""
+
+
+class Extend(msgspec.Struct, array_like=True, frozen=True, tag=8):
+    """Hold messages for `lease_ms` from now instead of until their present deadline. → `Settled`."""
+
+    queue: str
+    claims: list[Claim]
+    lease_ms: int
+
+
+class Pulse(msgspec.Struct, array_like=True, frozen=True, tag=9):
+    """Do up to `steps_max` steps of what is due: end leases, release delayed messages, expire, clean. → `Pulsed`."""
+
+    steps_max: int
+
+
+class Forget(msgspec.Struct, array_like=True, frozen=True, tag=10):
+    """The session has its answers to every operation with a `seq` below `below`. → `Done`."""
+
+    below: int
+
+
+class Keyed(msgspec.Struct, array_like=True, frozen=True, tag=11):
+    """`operation` under the client's own `Idempotency-Key`: it takes effect once per `key` (16 bytes).
+
+    `fingerprint` (16 bytes) is the digest of the whole request: the same key with another request is refused.
+    """
+
+    key: bytes
+    fingerprint: bytes
+    operation: PutQueue | DeleteQueue | PurgeQueue | Send | Receive | Ack | Nack | Extend
+
+
+Change = (
+    PutQueue | DeleteQueue | PurgeQueue | Send | Receive | Ack | Nack | Extend | Pulse | Forget | Keyed
+)
+
+
+# --- queries: answered by the leader from what it has applied ---------------------------------------------------------
+
+
+class GetQueue(msgspec.Struct, array_like=True, frozen=True, tag=32):
+    """One queue's settings and counts. → `QueueInfo`."""
+
+    queue: str
+
+
+class ListQueues(msgspec.Struct, array_like=True, frozen=True, tag=33):
+    """Up to `limit` queues named after `after`, by name. → `QueueList`."""
+
+    after: str = ""
+    limit: int = 1000
+
+
+class Browse(msgspec.Struct, array_like=True, frozen=True, tag=34):
+    """Up to `limit` messages with an id above `after`, in any state, without leasing them. → `Page`."""
+
+    queue: str
+    after: int
+    limit: int
+
+
+Query = GetQueue | ListQueues | Browse
+Operation = Change | Query
+
+
+# --- outcomes ---------------------------------------------------------------------------------------------------------
+
+
+class Refused(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """A rule said no and nothing changed.
+
+    `code` is one of the constants in `storage.machine` (`queue_not_found`, `body_too_large`, …); `limit` is the limit
+    that was crossed, 0 where there is none; `position` names the offending message of a batch.
+    """
+
+    code: str
+    limit: int = 0
+    position: int = 0
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """It has happened, and there is nothing more to say."""
+
+
+class QueuePut(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """The queue now has these settings. `created`: it did not exist before. `changed`: its settings differ now."""
+
+    created: bool
+    changed: bool
+
+
+class Purged(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    """`count` messages were forgotten."""
+
+    count: int
+
+
+class Sent(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """The messages have the ids `message_id` … `message_id + count - 1`; they were sent at `at_ms` (cluster time)."""
+
+    message_id: int
+    count: int
+    at_ms: int
+
+
+class Delivery(msgspec.Struct, array_like=True, frozen=True):
+    """`count` messages from `message_id` on, delivered for the `attempt`th time, sent at `sent_ms`."""
+
+    message_id: int
+    count: int
+    attempt: int
+    sent_ms: int
+
+
+class Received(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """These messages are leased under `token` until `until_ms` (cluster time). Their bodies travel as a block beside."""
+
+    token: int
+    until_ms: int
+    deliveries: list[Delivery]
+
+
+class Settled(msgspec.Struct, array_like=True, frozen=True, tag=7):
+    """All claimed messages were settled, but for those in `stale`, no longer held under the claim's token."""
+
+    stale: list[int]
+
+
+class Pulsed(msgspec.Struct, array_like=True, frozen=True, tag=8):
+    """`steps` due steps were done."""
+
+    steps: int
+
+
+class QueueInfo(msgspec.Struct, array_like=True, frozen=True, tag=32):
+    """A queue as it is. `bytes` is what its messages hold: bodies and properties, as sent."""
+
+    queue: str
+    settings: QueueSettings
+    created_ms: int
+    ready: int
+    leased: int
+    delayed: int
+    bytes: int
+
+
+class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=33):
+    """Queues in order of name."""
+
+    queues: list[QueueInfo]
+
+
+class Listed(msgspec.Struct, array_like=True, frozen=True):
+    """A browsed message. `state` is "ready", "leased" or "delayed"; `due_ms` is when a lease or a delay ends, else 0."""
+
+    message_id: int
+    state: str
+    attempts: int
+    sent_ms: int
+    due_ms: int
+
+
+class Page(msgspec.Struct, array_like=True, frozen=True, tag=34):
+    """Browsed messages in order of id. Their bodies travel as a block beside."""
+
+    messages: list[Listed]
+
+
+Outcome = Refused | Done | QueuePut | Purged | Sent | Received | Settled | Pulsed | QueueInfo | QueueList | Page
+
+
+# --- encoding ---------------------------------------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+_operation_decoder: msgspec.msgpack.Decoder[Operation] = msgspec.msgpack.Decoder(Operation)
+_outcome_decoder: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Outcome)
+
+
+class Item(NamedTuple):
+    """One operation as it travels and as it is logged. `offset` is where its block begins in the entry."""
+
+    session: int
+    seq: int
+    operation: Operation
+    block: memoryview
+    offset: int
+
+
+def encode_item(session: int, seq: int, operation: Operation, block: bytes | memoryview = b"") -> bytes:
+    """Encode one item."""
+    encoded = _encoder.encode(operation)
+    return b"".join((ITEM_HEADER.pack(session, seq, len(encoded), len(block)), encoded, block))
+
+
+def decode_items(data: bytes | memoryview, offset: int = 0) -> Iterator[tuple[Item, memoryview]]:
+    """Decode the items that fill `data` from `offset` on, each with the slice it was decoded from.
+
+    Raises `ValueError` when the bytes are not items.
+    """
+    view = memoryview(data)
+    while offset < len(view):
+        if len(view) - offset < ITEM_HEADER.size:
+            raise ValueError("an item is cut short")
+        session, seq, operation_bytes, block_bytes = ITEM_HEADER.unpack_from(view, offset)
+        start, block_start = offset, offset + ITEM_HEADER.size + operation_bytes
+        offset = block_start + block_bytes
+        if offset > len(view):
+            raise ValueError("an item is cut short")
+        try:
+            operation = _operation_decoder.decode(view[start + ITEM_HEADER.size : block_start])
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"an operation cannot be decoded: {error}") from error
+        yield Item(session, seq, operation, view[block_start:offset], block_start), view[start:offset]
+
+
+def encode_entry(at_ms: int, items: Iterable[bytes | memoryview]) -> bytes:
+    """Encode one entry: what the leader stamps and the log keeps."""
+    return b"".join((ENTRY_HEADER.pack(ENTRY_KIND, at_ms), *items))
+
+
+def decode_entry(entry: bytes | memoryview) -> tuple[int, Iterator[Item]]:
+    """Decode one entry into its stamp and its items; item offsets are relative to the entry."""
+    _, at_ms = ENTRY_HEADER.unpack_from(entry, 0)
+    return at_ms, (item for item, _ in decode_items(entry, ENTRY_HEADER.size))
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """Encode an outcome."""
+    return _encoder.encode(outcome)
+
+
+def decode_outcome(data: bytes | memoryview) -> Outcome:
+    """Decode an outcome. Raises `ValueError` (msgspec's is one) when the bytes are none."""
+    return _outcome_decoder.decode(data)

@@ -1,0 +1,152 @@
+"""The two narrow doors to what a node remembers.
+
+`State` is all that the rules may touch: an ordered map of small records, and the log entries in which bodies lie.
+`Store` is all that a replica needs around them: the journal, the hard state, and one transaction over everything.
+Two implementations exist, `storage.lmdb_store.LmdbStore` and its twin `storage.memory_store.MemoryStore`; one suite of
+tests runs on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+
+class StorageFailure(Exception):  # noqa: N818 - the field's word for it
+    """The disk cannot be trusted any more: an I/O error, a bad checksum, a full map. The process must end.
+
+    LMDB succeeds again after a failed fdatasync, so going on after the first error would lose data silently.
+    """
+
+
+class State(Protocol):
+    """Queue state as the rules see it. Keys are at most 400 bytes; no value is empty by meaning."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of `key`, or None."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set `key`."""
+
+    def delete(self, key: bytes) -> None:
+        """Forget `key`; fine if it is unknown."""
+
+    def first(self, prefix: bytes, start: bytes = b"") -> tuple[bytes, bytes] | None:
+        """The record with the smallest key ≥ `prefix + start` that begins with `prefix`."""
+
+    def floor(self, prefix: bytes, end: bytes) -> tuple[bytes, bytes] | None:
+        """The record with the greatest key ≤ `prefix + end` that begins with `prefix`."""
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """The records whose keys begin with `prefix`, from `prefix + start` on, in order. Do not write meanwhile."""
+
+    def entry(self, index: int) -> memoryview:
+        """The bytes of the log entry at `index`, which holds a live message. Valid until the next write.
+
+        Raises `StorageFailure` when it is missing or its checksum is wrong.
+        """
+
+    def release(self, index: int) -> None:
+        """Entry `index` holds no live message any more: its bytes may be dropped once replication can spare them."""
+
+
+class Logged(NamedTuple):
+    """One entry of the journal."""
+
+    index: int
+    term: int
+    payload: bytes
+
+
+class Copy(Protocol):
+    """A consistent copy of a store at one moment, to be streamed to another replica."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the copy is complete; the rest may be asked only then. Raises `StorageFailure` if it failed."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the copy."""
+
+    @property
+    def applied(self) -> tuple[int, int]:
+        """(index, term) of the last entry applied in the copy."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset` on."""
+
+    def close(self) -> None:
+        """Drop the copy."""
+
+
+class Install(Protocol):
+    """A copy from another replica, arriving in pieces."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Add the next piece. Raises `ValueError` when `offset` is not where the last piece ended."""
+
+    def finish(self, applied: tuple[int, int]) -> None:
+        """Check the whole copy, make it durable, and put it in this store's place.
+
+        Kept from the old store: every `meta` value but `applied`, and the journal after `applied` if the old journal
+        holds the very entry (index and term) of `applied`. Dropped: the copy's journal after `applied`. Atomic: after
+        a crash there is the old store or the new one. The store must be closed and opened again afterwards.
+        Raises `ValueError` when the copy is not what it says; nothing has changed then.
+        """
+
+    def abandon(self) -> None:
+        """Forget the pieces."""
+
+
+class Store(State, Protocol):
+    """Everything a replica remembers, in one environment, written in one transaction per tick.
+
+    The journal holds the contiguous entries `first_index` … `last_index` for replication, and below `first_index` only
+    entries that were not released. Invariants: `first_index ≤ last_index + 1`; the entry at `last_index` is always
+    there; every entry with a live chunk is there.
+    """
+
+    @property
+    def first_index(self) -> int:
+        """Index of the first entry of the contiguous journal."""
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry of the journal."""
+
+    def begin(self) -> None:
+        """Open the tick's write transaction."""
+
+    def commit(self) -> None:
+        """Make everything since `begin` durable, all or nothing. Raises `StorageFailure`; the process must then end."""
+
+    def append(self, index: int, term: int, payload: bytes) -> None:
+        """Add the entry after the last. `index` must be `last_index + 1`."""
+
+    def truncate(self, index: int) -> None:
+        """Drop every entry from `index` on."""
+
+    def logged(self, index: int) -> Logged | None:
+        """The entry at `index`, copied and checked, or None if it is not in the contiguous journal."""
+
+    def compact(self, index: int, steps_max: int) -> None:
+        """Raise `first_index` towards `index`, at most `steps_max` entries, dropping those without a live message."""
+
+    def meta(self, name: str) -> bytes | None:
+        """A small named value of this replica: its term and vote, its identity. Not replicated."""
+
+    def set_meta(self, name: str, value: bytes) -> None:
+        """Set a small named value of this replica."""
+
+    def start_copy(self) -> Copy:
+        """Begin a consistent copy of everything as of the last commit; it may be made beside further ticks."""
+
+    def start_install(self, size: int) -> Install:
+        """Begin to take in another replica's copy of `size` bytes, beside what is here until it is whole."""
+
+    def room_bytes(self) -> int:
+        """How many more bytes fit before the map or the disk is full, by a cautious estimate."""
+
+    def close(self) -> None:
+        """Let go of the files."""
