@@ -77,10 +77,8 @@ def parts(block: bytes | memoryview, count: int, offset: int = 0) -> Iterator[Pa
     return parts_between(block, count, 0, count, offset)
 
 
-def parts_between(
-    block: bytes | memoryview, count: int, first: int, last: int, offset: int = 0
-) -> Iterator[Part]:
-    """Messages `first` … `last - 1` of the block of `count` messages at `offset`, checked. Raises `BadChecksumError`."""
+def parts_between(block: bytes | memoryview, count: int, first: int, last: int, offset: int = 0) -> Iterator[Part]:
+    """Messages `first` … `last - 1` of the block of `count` at `offset`, checked. Raises `BadChecksumError`."""
     view = memoryview(block)
     rows = table(view, count, offset)
     ends = list(accumulate(body + properties for body, properties in zip(rows[0::3], rows[1::3], strict=True)))
@@ -94,7 +92,7 @@ def parts_between(
 
 
 def join(chosen: Iterable[Part]) -> bytes:
-    """A new block of the given messages; their bytes are copied once and their checksums carried over by recomputing."""
+    """A new block of the given messages; their bytes are copied once."""
     rows: list[int] = []
     data: list[memoryview] = []
     for part in chosen:

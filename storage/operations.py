@@ -130,9 +130,7 @@ class Keyed(msgspec.Struct, array_like=True, frozen=True, tag=11):
     operation: PutQueue | DeleteQueue | PurgeQueue | Send | Receive | Ack | Nack | Extend
 
 
-Change = (
-    PutQueue | DeleteQueue | PurgeQueue | Send | Receive | Ack | Nack | Extend | Pulse | Forget | Keyed
-)
+Change = PutQueue | DeleteQueue | PurgeQueue | Send | Receive | Ack | Nack | Extend | Pulse | Forget | Keyed
 
 
 # --- queries: answered by the leader from what it has applied ---------------------------------------------------------
@@ -213,7 +211,7 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Received(msgspec.Struct, array_like=True, frozen=True, tag=6):
-    """These messages are leased under `token` until `until_ms` (cluster time). Their bodies travel as a block beside."""
+    """These messages are leased under `token` until `until_ms` (cluster time). Their bodies are the block beside."""
 
     token: int
     until_ms: int
@@ -251,7 +249,7 @@ class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=33):
 
 
 class Listed(msgspec.Struct, array_like=True, frozen=True):
-    """A browsed message. `state` is "ready", "leased" or "delayed"; `due_ms` is when a lease or a delay ends, else 0."""
+    """A browsed message. `state`: "ready", "leased" or "delayed"; `due_ms`: when the lease or delay ends, else 0."""
 
     message_id: int
     state: str
@@ -261,7 +259,7 @@ class Listed(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Page(msgspec.Struct, array_like=True, frozen=True, tag=34):
-    """Browsed messages in order of id. Their bodies travel as a block beside."""
+    """Browsed messages in order of id. Their bodies are the block beside."""
 
     messages: list[Listed]
 

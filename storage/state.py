@@ -9,7 +9,8 @@ tests runs on both.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 
 class StorageFailure(Exception):  # noqa: N818 - the field's word for it
@@ -50,7 +51,8 @@ class State(Protocol):
         """Entry `index` holds no live message any more: its bytes may be dropped once replication can spare them."""
 
 
-class Logged(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Logged:
     """One entry of the journal."""
 
     index: int
@@ -119,7 +121,7 @@ class Store(State, Protocol):
         """Open the tick's write transaction."""
 
     def commit(self) -> None:
-        """Make everything since `begin` durable, all or nothing. Raises `StorageFailure`; the process must then end."""
+        """Make everything since `begin` durable, all or nothing. Raises `StorageFailure`: the process must end."""
 
     def append(self, index: int, term: int, payload: bytes) -> None:
         """Add the entry after the last. `index` must be `last_index + 1`."""

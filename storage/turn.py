@@ -1,0 +1,288 @@
+"""One entry's turn on the state: what its operations share, kept decoded until the end and then written once.
+
+Keys that decide what exists and what comes next (chunks, ready marks, timers) are written at once, so that every look
+at the state is true; only the contents of records touched again and again (queues, chunks, sessions) wait.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from storage import records
+from storage.limits import SESSION_WINDOW_MS
+from storage.records import PRESENT, Chunk, Queue, Segment, Session, Shard
+from storage.segments import Standing, merge, standing
+from storage.state import State
+
+EMPTY = standing([])
+
+
+def message_sizes(chunk: Chunk, first: int, count: int) -> tuple[int, ...]:
+    """Bytes of the chunk's messages from position `first` on: body and properties."""
+    return struct.unpack_from(f"<{count}I", chunk.sizes, 4 * first)
+
+
+class SessionTurn:
+    """A session as this entry finds and leaves it."""
+
+    def __init__(self, state: State, session: int, record: Session) -> None:
+        self._state = state
+        self._prefix = records.run_prefix(session)
+        self.record = record
+        self._first = 0
+        self._run: list[bytes] = []
+
+    def remembered(self, seq: int) -> bytes:
+        """The encoded outcome of operation `seq`, or empty."""
+        if seq > self.record.top:
+            return b""
+        position = seq - self._first
+        if 0 <= position < len(self._run):
+            return self._run[position]
+        found = self._state.floor(self._prefix, records.u64(seq))
+        if found is None:
+            return b""
+        run = records.decode_run(found[1])
+        position = seq - records.read_u64(found[0][9:])
+        return run[position] if position < len(run) else b""
+
+    def remember(self, seq: int, encoded: bytes) -> None:
+        """Keep the outcome of operation `seq`."""
+        if self._run and seq != self._first + len(self._run):
+            self._write_run()
+        if not self._run:
+            self._first = seq
+        self._run.append(encoded)
+        self.record.top = max(self.record.top, seq)
+
+    def forget(self, below: int) -> None:
+        """Drop outcomes the session has received."""
+        if below <= self.record.below:
+            return
+        self.record.below = below
+        dead = []
+        for key, value in self._state.scan(self._prefix):
+            if records.read_u64(key[9:]) + len(records.decode_run(value)) > below:
+                break
+            dead.append(key)
+        for key in dead:
+            self._state.delete(key)
+
+    def _write_run(self) -> None:
+        if self._run:
+            self._state.put(self._prefix + records.u64(self._first), records.encode(self._run))
+            self._run = []
+
+    def finish(self, key: bytes) -> None:
+        """Write what is left."""
+        self._write_run()
+        self._state.put(key, records.encode(self.record))
+
+
+class Turn:
+    """Everything one entry touches. Made for the entry, then thrown away."""
+
+    def __init__(self, state: State, index: int, at_ms: int) -> None:
+        self.state = state
+        self.index = index
+        found = state.get(records.SHARD_KEY)
+        self.shard = records.decode_shard(found) if found is not None else Shard()
+        self.now_ms = self.shard.clock_ms = max(self.shard.clock_ms, at_ms)
+        self.tails: dict[int, int] = {}
+        """Queue number → the chunk this entry's sends are gathered in."""
+        self.readier: set[str] = set()
+        """Queues in which messages became ready."""
+        self._queues: dict[str, Queue] = {}
+        self._chunks: dict[tuple[int, int], Chunk] = {}
+        self._changed: set[tuple[int, int]] = set()
+        self._sessions: dict[int, SessionTurn] = {}
+
+    def finish(self) -> None:
+        """Write what waited."""
+        put = self.state.put
+        for session, turn in self._sessions.items():
+            turn.finish(records.session_key(session))
+        for number, chunk_id in sorted(self._changed):
+            put(records.chunk_key(number, chunk_id), records.encode(self._chunks[number, chunk_id]))
+        for queue in self._queues.values():
+            put(records.queue_key(queue.number), records.encode(queue))
+        put(records.SHARD_KEY, records.encode(self.shard))
+
+    # --- sessions ---
+
+    def session(self, session: int) -> SessionTurn:
+        """The session, made known if it is new."""
+        turn = self._sessions.get(session)
+        if turn is None:
+            found = self.state.get(records.session_key(session))
+            record = records.decode_session(found) if found is not None else Session()
+            if found is None:
+                self.set_timer(self.now_ms + SESSION_WINDOW_MS, records.TIMER_SESSION, records.u64(session))
+            record.heard_ms = self.now_ms
+            turn = self._sessions[session] = SessionTurn(self.state, session, record)
+        return turn
+
+    def session_due(self, timer: bytes, session: int) -> None:
+        """Forget a session that was silent for its window; look again later at one that was not."""
+        self.state.delete(timer)
+        key = records.session_key(session)
+        found = self.state.get(key)
+        assert found is not None, "a session's timer belongs to a session"
+        turn = self._sessions.get(session)
+        heard_ms = turn.record.heard_ms if turn else records.decode_session(found).heard_ms
+        if heard_ms + SESSION_WINDOW_MS > self.now_ms:
+            self.set_timer(heard_ms + SESSION_WINDOW_MS, records.TIMER_SESSION, records.u64(session))
+            return
+        for run_key in [run_key for run_key, _ in self.state.scan(records.run_prefix(session))]:
+            self.state.delete(run_key)
+        self.state.delete(key)
+
+    # --- timers ---
+
+    def set_timer(self, due_ms: int, kind: bytes, subject: bytes) -> None:
+        """Have the pulse do something at `due_ms`."""
+        self.state.put(records.timer_key(due_ms, kind, subject), PRESENT)
+
+    def cancel_timer(self, due_ms: int, kind: bytes, subject: bytes) -> None:
+        """Take a timer back."""
+        self.state.delete(records.timer_key(due_ms, kind, subject))
+
+    # --- queues ---
+
+    def queue(self, name: str) -> Queue | None:
+        """The queue called `name`, or None."""
+        queue = self._queues.get(name)
+        if queue is None:
+            number = self.state.get(records.name_key(name))
+            if number is None:
+                return None
+            record = self.state.get(records.queue_key(records.read_u32(number)))
+            assert record is not None, "a named queue has a record"
+            queue = self._queues[name] = records.decode_queue(record)
+        return queue
+
+    def queue_by_number(self, number: int) -> Queue | None:
+        """The queue that has this number now, or None if it was purged or deleted."""
+        record = self.state.get(records.queue_key(number))
+        return None if record is None else self.queue(records.decode_queue(record).name)
+
+    def add_queue(self, queue: Queue) -> None:
+        """Make a queue known under its name and number."""
+        self.state.put(records.name_key(queue.name), records.u32(queue.number))
+        self.state.put(records.queue_key(queue.number), records.encode(queue))
+        self._queues[queue.name] = queue
+
+    def bury_queue(self, queue: Queue) -> None:
+        """Part a queue's number from its name; what the number holds is cleaned by pulses."""
+        self.state.delete(records.queue_key(queue.number))
+        self.tails.pop(queue.number, None)
+        del self._queues[queue.name]
+        self.set_timer(self.now_ms, records.TIMER_GRAVE, records.u32(queue.number))
+
+    def next_number(self) -> int:
+        """A queue number never used before."""
+        number = self.shard.next_number
+        self.shard.next_number += 1
+        return number
+
+    # --- chunks ---
+
+    def chunk(self, number: int, chunk_id: int) -> Chunk | None:
+        """The chunk, or None if it is gone."""
+        chunk = self._chunks.get((number, chunk_id))
+        if chunk is None:
+            record = self.state.get(records.chunk_key(number, chunk_id))
+            if record is None:
+                return None
+            chunk = self._chunks[number, chunk_id] = records.decode_chunk(record)
+        return chunk
+
+    def known_chunk(self, number: int, chunk_id: int) -> Chunk:
+        """A chunk that a ready mark or a timer speaks of."""
+        chunk = self.chunk(number, chunk_id)
+        assert chunk is not None, f"chunk {chunk_id} of queue {number} is marked but missing"
+        return chunk
+
+    def chunks_between(self, queue: Queue, message_id: int, count: int) -> Iterator[tuple[int, Chunk | None, int, int]]:
+        """Cover ids `message_id` … `message_id + count - 1` by (chunk id, chunk or None for a gap, first, end)."""
+        prefix, position, end = records.chunk_prefix(queue.number), message_id, message_id + count
+        while position < end:
+            found = self.state.floor(prefix, records.u64(position))
+            if found is not None:
+                chunk_id = records.read_u64(found[0][5:])
+                chunk = self.known_chunk(queue.number, chunk_id)
+                if position < chunk_id + chunk.count:
+                    chunk_end = min(end, chunk_id + chunk.count)
+                    yield chunk_id, chunk, position, chunk_end
+                    position = chunk_end
+                    continue
+            later = self.state.first(prefix, records.u64(position + 1))
+            gap_end = end if later is None else min(end, records.read_u64(later[0][5:]))
+            yield 0, None, position, gap_end
+            position = gap_end
+
+    def add_chunk(self, queue: Queue, chunk_id: int, chunk: Chunk) -> None:
+        """A new chunk, all of it ready."""
+        self.state.put(records.chunk_key(queue.number, chunk_id), records.encode(chunk))
+        self._chunks[queue.number, chunk_id] = chunk
+        self.tails[queue.number] = chunk_id
+        self.refile(queue, chunk_id, chunk, EMPTY)
+        key = records.entry_key(chunk.index)
+        living = self.state.get(key)
+        self.state.put(key, records.u32(1 if living is None else records.read_u32(living) + 1))
+
+    def refile(self, queue: Queue, chunk_id: int, chunk: Chunk, before: Standing) -> None:
+        """After a change of a chunk's segments: put counts, ready mark and timers right; drop an empty chunk.
+
+        `before` is how the chunk stood before the change. The only place where these are kept.
+        """
+        merge(chunk.segments)
+        after = standing(chunk.segments)
+        queue.ready += after.ready - before.ready
+        if after.ready > before.ready:
+            self.readier.add(queue.name)
+        queue.leased += after.leased - before.leased
+        queue.delayed += after.delayed - before.delayed
+        if after.ready and not before.ready:
+            self.state.put(records.ready_key(queue.number, chunk_id), PRESENT)
+        elif before.ready and not after.ready:
+            self.state.delete(records.ready_key(queue.number, chunk_id))
+        for due_ms in sorted(before.dues - after.dues):
+            self.state.delete(records.chunk_timer_key(due_ms, queue.number, chunk_id))
+        for due_ms in sorted(after.dues - before.dues):
+            self.state.put(records.chunk_timer_key(due_ms, queue.number, chunk_id), PRESENT)
+        if chunk.segments:
+            self._changed.add((queue.number, chunk_id))
+        else:
+            if self.tails.get(queue.number) == chunk_id:
+                del self.tails[queue.number]
+            self._remove_chunk(queue.number, chunk_id, chunk)
+
+    def drop(self, queue: Queue, chunk: Chunk, segment: Segment) -> None:
+        """The segment's messages are gone. The caller refiles the chunk."""
+        queue.bytes -= sum(message_sizes(chunk, segment.first, segment.count))
+        chunk.segments.remove(segment)
+
+    def remove_dead_chunk(self, number: int, chunk_id: int) -> None:
+        """Remove a chunk whose queue was purged or deleted, with its marks and timers."""
+        chunk = self.known_chunk(number, chunk_id)
+        stood = standing(chunk.segments)
+        if stood.ready:
+            self.state.delete(records.ready_key(number, chunk_id))
+        for due_ms in sorted(stood.dues):
+            self.state.delete(records.chunk_timer_key(due_ms, number, chunk_id))
+        self._remove_chunk(number, chunk_id, chunk)
+
+    def _remove_chunk(self, number: int, chunk_id: int, chunk: Chunk) -> None:
+        self.state.delete(records.chunk_key(number, chunk_id))
+        self._chunks.pop((number, chunk_id), None)
+        self._changed.discard((number, chunk_id))
+        key = records.entry_key(chunk.index)
+        living = self.state.get(key)
+        assert living is not None, "a chunk's entry is counted"
+        if living == records.u32(1):
+            self.state.delete(key)
+            self.state.release(chunk.index)
+        else:
+            self.state.put(key, records.u32(records.read_u32(living) - 1))
