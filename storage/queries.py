@@ -180,3 +180,17 @@ def _state_of(segment: Segment) -> str:
     if segment.token:
         return "leased"
     return "delayed" if segment.due_ms else "ready"
+
+
+def is_remembered(state: State, session: int, seq: int) -> bool:
+    """Whether an operation of a session took effect and is remembered."""
+    found = state.get(records.session_key(session))
+    if found is None or seq > records.decode_session(found).top:
+        return False
+    run = state.floor(records.run_prefix(session), records.u64(seq))
+    return run is not None and seq < records.read_u64(run[0][9:]) + len(records.decode_run(run[1]))
+
+
+def is_key_remembered(state: State, key: bytes) -> bool:
+    """Whether an operation under this idempotency key took effect and is remembered."""
+    return state.get(records.memory_key(key)) is not None

@@ -8,9 +8,19 @@ tests runs on both.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
+
+KEY_BYTES_MAX = 400
+"""Bytes of a key of the state: what LMDB takes, with room to spare."""
+
+APPLIED_META = "applied"
+"""Name of the meta value that says up to where the log was applied: the only one that travels with a copy."""
+
+APPLIED = struct.Struct("<QQ")
+"""That value: index and term of the last applied entry."""
 
 
 class StorageFailure(Exception):  # noqa: N818 - the field's word for it

@@ -1,0 +1,124 @@
+"""Receives that wait for messages, at the leader. Nothing here is logged: idle polling costs one small object each.
+
+A queue's receives wait in one line, first come, first served, on whatever node their consumers poll. A receive that is
+proposed *claims* the messages it may take until it is applied, so that one ready message wakes exactly one consumer.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass
+from itertools import count
+
+from storage.operations import Keyed, Operation, Receive
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """An operation that a gateway waits for. `raw` is its item as it came; `index` the commit index at its arrival."""
+
+    gateway: object
+    session: int
+    seq: int
+    operation: Operation
+    raw: bytes | memoryview
+    arrived_s: float
+    index: int
+
+    @property
+    def receive(self) -> Receive | None:
+        """The receive that this request is, perhaps under an idempotency key."""
+        operation = self.operation.operation if type(self.operation) is Keyed else self.operation
+        return operation if type(operation) is Receive else None
+
+
+class Dispatcher:
+    """The lines of waiting receives, and what proposed ones have claimed."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, dict[Request, None]] = {}
+        self._queues: dict[tuple[int, int], tuple[str, Request]] = {}
+        self._deadlines: list[tuple[float, int, Request]] = []
+        self._number = count()
+        self._over: set[Request] = set()
+        """Requests whose time is over, but whose queue's messages are claimed: they may yet get one that is left."""
+        self._claimed: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    @property
+    def next_deadline_s(self) -> float | None:
+        """When the next waiting receive gives up."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def has_line(self, queue: str) -> bool:
+        """Whether anyone waits for the queue's messages."""
+        return queue in self._lines
+
+    def park(self, queue: str, request: Request, deadline_s: float) -> None:
+        """Let a receive wait in line until `deadline_s`."""
+        self._lines.setdefault(queue, {})[request] = None
+        self._queues[request.session, request.seq] = (queue, request)
+        heapq.heappush(self._deadlines, (deadline_s, next(self._number), request))
+
+    def claim(self, queue: str, messages: int) -> None:
+        """A proposed receive may take so many messages of the queue; as many are given back when it is applied."""
+        self._claimed[queue] += messages
+
+    def unclaim(self, queue: str, messages: int) -> None:
+        """A proposed receive was applied."""
+        self._claimed[queue] -= messages
+        if self._claimed[queue] <= 0:
+            del self._claimed[queue]
+
+    def available(self, queue: str, ready: int) -> int:
+        """How many of the `ready` messages nobody has claimed."""
+        return ready - self._claimed[queue]
+
+    def wake(self, queue: str, ready: int) -> list[Request]:
+        """Take from the line those who can be served with what is ready, and claim it for them."""
+        line, woken = self._lines.get(queue), []
+        while line and self.available(queue, ready) > 0:
+            request = next(iter(line))
+            self._leave(queue, request)
+            receive = request.receive
+            assert receive is not None, "only receives wait"
+            self.claim(queue, receive.messages_max)
+            woken.append(request)
+        return woken
+
+    def given_up(self, now_s: float) -> list[Request]:
+        """Take out those who have waited long enough and have nothing to hope for."""
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            request = heapq.heappop(self._deadlines)[2]
+            if (request.session, request.seq) in self._queues:
+                self._over.add(request)
+        hopeless = []
+        for request in list(self._over):
+            queue, _ = self._queues[request.session, request.seq]
+            if queue not in self._claimed:
+                self._leave(queue, request)
+                hopeless.append(request)
+        return hopeless
+
+    def cancel(self, session: int, seq: int) -> None:
+        """The consumer has gone."""
+        found = self._queues.get((session, seq))
+        if found is not None:
+            self._leave(*found)
+
+    def forsake(self, gateway: object) -> None:
+        """The gateway has gone, with all its consumers."""
+        for queue, request in list(self._queues.values()):
+            if request.gateway is gateway:
+                self._leave(queue, request)
+
+    def _leave(self, queue: str, request: Request) -> None:
+        line = self._lines[queue]
+        del line[request]
+        if not line:
+            del self._lines[queue]
+        del self._queues[request.session, request.seq]
+        self._over.discard(request)

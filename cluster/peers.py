@@ -1,0 +1,180 @@
+"""Connections between the replicas of a shard.
+
+Each replica dials every other and sends only on the connection it dialled. A lost connection is told at once, and so is
+a silent one: a machine that vanishes does not say goodbye.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+import structlog
+
+from cluster.messages import Message, encode_message
+from cluster.wire import HELLO, HELLO_TIMEOUT_S, PING, RAFT, REFUSED, Connection, Hello, hello_decoder
+
+PING_S = 0.1
+"""How often something is sent on every connection, so that silence means something."""
+SILENCE_S = 0.5
+"""A replica not heard for so long does not count as reachable."""
+GIVE_UP_S = 3.0
+"""A connection to a replica silent for so long is closed and dialled again: it may lead to nowhere."""
+REDIAL_S = (0.05, 1.0)
+"""Pause before dialling again, from the first time to the last."""
+
+_log = structlog.get_logger()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of "HOST:PORT"."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+class Peers:
+    """This replica's connections to the others."""
+
+    def __init__(
+        self,
+        hello: Callable[[], Hello],
+        addresses: Mapping[str, str],
+        *,
+        connected: Callable[[str, bool], None],
+        disconnected: Callable[[str], None],
+    ) -> None:
+        self._hello = hello
+        self._connected, self._disconnected = connected, disconnected
+        self._addresses = addresses
+        self._dialled: dict[str, Connection] = {}
+        self._inbound: dict[str, Connection] = {}
+        self._heard_s: dict[str, float] = {}
+        self._redial = {name: asyncio.Event() for name in addresses}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to dial."""
+        for name, address in self._addresses.items():
+            self._tasks.append(asyncio.create_task(self._dial_on(name, address)))
+        self._tasks.append(asyncio.create_task(self._ping()))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in [*self._dialled.values(), *self._inbound.values()]:
+            connection.close()
+
+    def send(self, node: str, message: Message) -> None:
+        """Send to `node`; nothing happens when it is not connected."""
+        connection = self._dialled.get(node)
+        if connection is not None:
+            connection.send(RAFT, encode_message(message))
+
+    def reachable(self, node: str) -> bool:
+        """Whether `node` was heard lately."""
+        return time.monotonic() - self._heard_s.get(node, -SILENCE_S) < SILENCE_S
+
+    def present(self) -> list[tuple[str, bool]]:
+        """The replicas this one can send to now, and whether each is born."""
+        return [(name, connection.peer.born) for name, connection in self._dialled.items() if connection.peer]
+
+    def heard(self, node: str) -> None:
+        """Something has arrived from `node`."""
+        self._heard_s[node] = time.monotonic()
+
+    def accepted(self, node: str, connection: Connection) -> None:
+        """`node` has dialled this replica. Its older connection, if there is one, is closed and no longer heard."""
+        older = self._inbound.get(node)
+        self._inbound[node] = connection
+        if older is not None:
+            older.close()
+        self.heard(node)
+        self._redial[node].set()
+
+    def lost(self, node: str, connection: Connection) -> None:
+        """A connection that `node` had dialled is gone: most likely so is `node`."""
+        if self._inbound.get(node) is connection:
+            del self._inbound[node]
+            if node in self._dialled:
+                self._dialled[node].close()
+
+    def is_current(self, node: str, connection: Connection) -> bool:
+        """Whether this is the newest connection that `node` has dialled."""
+        return self._inbound.get(node) is connection
+
+    async def _dial_on(self, name: str, address: str) -> None:
+        pause_s, said = REDIAL_S[0], ""
+        while True:
+            trouble = await self._dial(name, address)
+            if trouble and trouble != said:
+                _log.warning("cannot reach replica", peer=name, address=address, cause=trouble)
+            said = trouble
+            pause_s = min(2 * pause_s, REDIAL_S[1]) if trouble else REDIAL_S[0]
+            self._redial[name].clear()
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._redial[name].wait()
+            except TimeoutError:
+                pass
+
+    async def _dial(self, name: str, address: str) -> str:
+        """One connection from dialling to its loss. Returns why it did not come about, or nothing."""
+        greeted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        lost = asyncio.Event()
+
+        def on_frame(connection: Connection, kind: int, payload: memoryview) -> None:
+            if greeted.done():
+                return
+            if kind == HELLO:
+                connection.peer = hello_decoder.decode(payload)
+                greeted.set_result("" if connection.peer.name == name else f"it is {connection.peer.name}")
+            elif kind == REFUSED:
+                greeted.set_result(bytes(payload).decode(errors="replace"))
+
+        def on_lost(connection: Connection) -> None:
+            if not greeted.done():
+                greeted.set_result("it closed the connection")
+            lost.set()
+
+        host, port = split_address(address)
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(on_frame, on_lost), host, port
+                )
+        except (OSError, TimeoutError) as error:
+            return str(error) or "no answer"
+        try:
+            connection.send(HELLO, msgspec.json.encode(self._hello()))
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                trouble = await greeted
+        except TimeoutError:
+            trouble = "no answer"
+        finally:
+            if not greeted.done() or greeted.result():
+                connection.close()
+        if trouble or connection.peer is None:
+            return trouble
+        self._dialled[name] = connection
+        _log.info("replica connected", peer=name)
+        self._connected(name, connection.peer.born)
+        await lost.wait()
+        del self._dialled[name]
+        _log.warning("replica disconnected", peer=name)
+        self._disconnected(name)
+        return ""
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_S)
+            now_s = time.monotonic()
+            for name, connection in list(self._dialled.items()):
+                connection.send(PING)
+                if now_s - self._heard_s.get(name, now_s) > GIVE_UP_S:
+                    _log.warning("replica is silent", peer=name, silent_s=GIVE_UP_S)
+                    self._heard_s[name] = now_s
+                    connection.close()

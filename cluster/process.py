@@ -1,0 +1,61 @@
+"""What every process of a node does first: die with its parent, log in one way, end at the first surprise."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import structlog
+
+PR_SET_PDEATHSIG = 1
+EXIT_FAILED = 70
+"""Exit code of a process that could not trust itself any more (EX_SOFTWARE)."""
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, even by SIGKILL. `parent` is the parent's pid."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(EXIT_FAILED)
+
+
+def configure_logging(log_format: str, level: str, **context: Any) -> None:
+    """Log to stderr: "json" for machines, "console" for people. `context` is in every line."""
+    renderer: Any = structlog.processors.JSONRenderer()
+    if log_format == "console":
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(**context)
+
+
+def fail(event: str, error: BaseException) -> NoReturn:
+    """Log why, and end this process at once: nothing it holds can be trusted, and nothing more may leave it."""
+    structlog.get_logger().critical(event, error=f"{type(error).__name__}: {error}", exc_info=error)
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)
+
+
+def fail_on_surprise(loop: asyncio.AbstractEventLoop) -> None:
+    """An exception that nobody caught in a callback or task ends the process instead of being logged and forgotten."""
+
+    def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception") or RuntimeError(context["message"])
+        fail("unexpected error", error)
+
+    loop.set_exception_handler(handle)

@@ -1,0 +1,414 @@
+"""One replica of a shard: engine, store, rules and waiting receives in one tick, without I/O.
+
+The caller says what has arrived (`deliver`, `connected`, `request`, …) and calls `tick`. A tick is one transaction:
+
+    take what arrived → let the engine think → propose one entry → hand it to the replicas → commit with fsync
+    → only then let go of acknowledgements, votes and answers
+
+`post(node, message)` and `answer(gateway, frame_payload)` are called in and at the end of a tick. A request that this
+replica cannot answer because it does not lead is dropped: its gateway sees in the report who leads, and asks there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from cluster.clock import ClusterClock
+from cluster.dispatcher import Dispatcher, Request
+from cluster.engine import Engine
+from cluster.messages import Message
+from cluster.tuning import Tuning
+from cluster.wire import Report
+from storage import machine, queries
+from storage.limits import ENTRY_BYTES_MAX, PULSE_STEPS_MAX
+from storage.operations import (
+    ENTRY_HEADER,
+    ITEM_HEADER,
+    Browse,
+    Forget,
+    GetQueue,
+    Keyed,
+    ListQueues,
+    Outcome,
+    Pulse,
+    PutQueue,
+    Receive,
+    Received,
+    Refused,
+    Send,
+    decode_items,
+    encode_entry,
+    encode_item,
+    encode_outcome,
+)
+from storage.state import Store
+
+STORE_FULL = "store_full"
+"""Refusal by the leader: publishing would not leave enough room on enough replicas."""
+
+STEER_S = 0.1
+"""How often a leader looks at the replicas' wall clocks, and every replica at the room on its disk."""
+
+
+@dataclass(slots=True)
+class _Proposal:
+    term: int
+    requests: list[Request | None]
+
+
+class Replica:
+    """See the module."""
+
+    def __init__(
+        self,
+        name: str,
+        members: Sequence[str],
+        store: Store,
+        *,
+        post: Callable[[str, Message], None],
+        answer: Callable[[object, bytes], None],
+        monotonic: Callable[[], float],
+        wall_ms: Callable[[], int],
+        rng: random.Random,
+        tuning: Tuning,
+        room_reserve_bytes: int,
+    ) -> None:
+        self.name, self._majority = name, len(members) // 2 + 1
+        self._store, self._post, self._answer = store, post, answer
+        self._monotonic, self._wall_ms = monotonic, wall_ms
+        self._reserve_bytes = room_reserve_bytes
+        self.clock = ClusterClock(monotonic)
+        self._inbox: list[Callable[[], None]] = []
+        self._held: list[tuple[str, Message]] = []
+        self._answers: dict[object, list[bytes]] = {}
+        self._leading_term = 0
+        self._pending: deque[Request] = deque()
+        self._forgets: dict[int, bytes | memoryview] = {}
+        self._proposals: dict[int, _Proposal] = {}
+        self._reads: list[Request] = []
+        self._confirm_asked_s = -inf
+        self._dispatcher = Dispatcher()
+        self._readier: set[str] = set()
+        self._pulsing = False
+        self._due_ms: int | None = None
+        self._steered_s = -inf
+        self.room_ok = True
+        self._rooms: dict[str, bool] = {}
+        self.engine = Engine(
+            name,
+            members,
+            store,
+            apply=self._apply,
+            send=self._send,
+            monotonic=monotonic,
+            rng=rng,
+            tuning=tuning,
+            stamp=self.clock.now_ms,
+            observe=self.clock.observe,
+            wall_ms=wall_ms,
+            room_ok=lambda: self.room_ok,
+            heard=self._heard,
+        )
+
+    # --- what arrives -------------------------------------------------------------------------------------------------
+
+    def connected(self, node: str, born: bool) -> None:
+        """A connection to another replica stands."""
+        self._inbox.append(lambda: self.engine.connected(node, born))
+
+    def disconnected(self, node: str) -> None:
+        """The connection to another replica is gone."""
+
+        def lose() -> None:
+            self.engine.disconnected(node)
+            self.clock.silent(node)
+            self._rooms.pop(node, None)
+
+        self._inbox.append(lose)
+
+    def deliver(self, node: str, message: Message) -> None:
+        """A message of another replica has arrived."""
+        self._inbox.append(lambda: self.engine.receive(node, message))
+
+    def request(self, gateway: object, items: memoryview) -> bool:
+        """A gateway's operations have arrived. False: this replica does not lead, and has dropped them.
+
+        Raises `ValueError` when the bytes are not items.
+        """
+        arrived_s, index = self._monotonic(), self.engine.commit_index
+        requests = [
+            Request(gateway, item.session, item.seq, item.operation, raw, arrived_s, index)
+            for item, raw in decode_items(items)
+        ]
+        if not self.engine.is_leader:
+            return False
+        for request in requests:
+            if type(request.operation) is Forget:
+                self._forgets[request.session] = request.raw
+            elif type(request.operation) in (GetQueue, ListQueues, Browse):
+                self._reads.append(request)
+            else:
+                self._pending.append(request)
+        return True
+
+    def cancel(self, session: int, seq: int) -> None:
+        """A gateway does not wait for this receive any more."""
+        self._dispatcher.cancel(session, seq)
+
+    def forsake(self, gateway: object) -> None:
+        """A gateway has gone."""
+        self._dispatcher.forsake(gateway)
+
+    # --- the tick -----------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Do all there is to do now, and make it durable. Storage errors and broken invariants end the process."""
+        engine, now_s = self.engine, self._monotonic()
+        self._store.begin()
+        if now_s - self._steered_s >= STEER_S:
+            self._steer(now_s)
+        inbox, self._inbox = self._inbox, []
+        for arrive in inbox:
+            arrive()
+        engine.tick()
+        if engine.is_leader:
+            if self._leading_term != engine.term:
+                self._start_leading()
+            self._lead(now_s)
+        elif self._leading_term:
+            self._stop_leading()
+        engine.replicate()
+        self._due_ms = queries.next_due_ms(self._store) if engine.is_leader and not self._pulsing else None
+        self._store.commit()
+        engine.synced()
+        self._release()
+
+    def _lead(self, now_s: float) -> None:
+        if not self.clock.anchored:
+            self._steer(now_s)
+        if self.clock.anchored and self.engine.may_propose and self.engine.confirmed_since() > -inf:
+            self._propose(self._due_requests(now_s))
+        self._answer_reads()
+
+    def _due_requests(self, now_s: float) -> list[Request]:
+        """What to propose now, in order of arrival; receives for which nothing is ready wait instead."""
+        chosen: list[Request] = []
+        bytes_left = ENTRY_BYTES_MAX
+        for queue in sorted(filter(self._dispatcher.has_line, self._readier)):
+            for request in self._dispatcher.wake(queue, self._ready(queue)):
+                chosen.append(request)
+                bytes_left -= len(request.raw)
+        self._readier.clear()
+        while self._pending and (bytes_left >= len(self._pending[0].raw) or not chosen):
+            request = self._pending.popleft()
+            if self._is_refused(request) or self._is_parked(request, now_s):
+                continue
+            chosen.append(request)
+            bytes_left -= len(request.raw)
+        self._reads.extend(self._dispatcher.given_up(now_s))
+        return chosen
+
+    def _is_refused(self, request: Request) -> bool:
+        """Full is refused early: publishing stops while receives, acks and deletes go on."""
+        operation = request.operation.operation if type(request.operation) is Keyed else request.operation
+        if type(operation) not in (Send, PutQueue) or self._has_room():
+            return False
+        self._reply(request, Refused(STORE_FULL, self._reserve_bytes))
+        return True
+
+    def _is_parked(self, request: Request, now_s: float) -> bool:
+        receive = request.receive
+        if receive is None:
+            return False
+        if self._dispatcher.available(receive.queue, self._ready(receive.queue)) > 0 or self._is_remembered(request):
+            self._dispatcher.claim(receive.queue, receive.messages_max)
+            return False
+        self._dispatcher.park(receive.queue, request, max(request.arrived_s + receive.wait_ms / 1000, now_s))
+        return True
+
+    def _is_remembered(self, request: Request) -> bool:
+        if type(request.operation) is Keyed and queries.is_key_remembered(self._store, request.operation.key):
+            return True
+        return queries.is_remembered(self._store, request.session, request.seq)
+
+    def _propose(self, requests: list[Request]) -> None:
+        """Put everything into one entry, with what is due by the clock."""
+        at_ms = self.clock.now_ms()
+        items: list[bytes | memoryview] = []
+        owners: list[Request | None] = []
+        due_ms = None if self._pulsing else queries.next_due_ms(self._store)
+        if due_ms is not None and due_ms <= at_ms:
+            self._pulsing = True
+            items.append(encode_item(0, 0, Pulse(PULSE_STEPS_MAX)))
+        if not (requests or items):
+            return
+        items.extend(self._forgets.values())
+        self._forgets.clear()
+        owners.extend([None] * len(items))
+        items.extend(request.raw for request in requests)
+        owners.extend(requests)
+        index = self.engine.propose(encode_entry(at_ms, items))
+        self._proposals[index] = _Proposal(self.engine.term, owners)
+
+    def _apply(self, index: int, term: int, payload: bytes) -> None:
+        if len(payload) < ENTRY_HEADER.size:
+            raise ValueError(f"entry {index} is too short to be one")
+        turned = machine.apply(self._store, index, payload)
+        self._readier |= turned.readier
+        proposal = self._proposals.pop(index, None)
+        if proposal is None or proposal.term != term:
+            return
+        for owner, applied in zip(proposal.requests, turned.applied, strict=True):
+            if owner is None:
+                self._pulsing = self._pulsing and type(applied.item.operation) is not Pulse
+                continue
+            receive = owner.receive
+            if receive is not None:
+                self._dispatcher.unclaim(receive.queue, receive.messages_max)
+                self._readier.add(receive.queue)
+            self._conclude(owner, applied.outcome, applied.encoded)
+
+    def _conclude(self, request: Request, outcome: Outcome, encoded: bytes) -> None:
+        """An operation was applied: answer it, or let an empty receive wait on."""
+        receive = request.receive
+        if receive is None or type(outcome) is not Received:
+            self._reply_encoded(request, encoded, b"")
+        elif outcome.deliveries:
+            held, block = queries.received(self._store, receive.queue, outcome)
+            self._reply_encoded(request, encode_outcome(held), block)
+        else:
+            deadline_s = request.arrived_s + receive.wait_ms / 1000
+            self._dispatcher.park(receive.queue, request, deadline_s)
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    def _answer_reads(self) -> None:
+        """Answer queries once a majority has confirmed, after they arrived, that this replica leads.
+
+        Raft, section 6.4 of Ongaro's thesis: the applied state is then at least as new as any answer given before.
+        """
+        if not self._reads:
+            return
+        confirmed_s, waiting = self.engine.confirmed_since(), []
+        for request in self._reads:
+            if request.arrived_s > confirmed_s or request.index > self.engine.applied_index:
+                waiting.append(request)
+            else:
+                self._answer_read(request)
+        self._reads = waiting
+        if any(request.arrived_s > self._confirm_asked_s for request in waiting):
+            self._confirm_asked_s = self._monotonic()
+            self.engine.confirm()
+
+    def _answer_read(self, request: Request) -> None:
+        receive = request.receive
+        if receive is None:
+            assert isinstance(request.operation, GetQueue | ListQueues | Browse)
+            outcome, block = queries.answer(self._store, request.operation)
+            self._reply_encoded(request, encode_outcome(outcome), block)
+        elif queries.find_queue(self._store, receive.queue) is None:
+            self._reply(request, Refused(machine.QUEUE_NOT_FOUND))
+        elif self._dispatcher.available(receive.queue, self._ready(receive.queue)) > 0:
+            self._pending.append(request)
+        else:
+            self._reply(request, Received(receive.token, 0, []))
+
+    def _ready(self, name: str) -> int:
+        queue = queries.find_queue(self._store, name)
+        return 0 if queue is None else queue.ready
+
+    # --- leading ------------------------------------------------------------------------------------------------------
+
+    def _start_leading(self) -> None:
+        self._stop_leading()
+        self._leading_term = self.engine.term
+
+    def _stop_leading(self) -> None:
+        """The fate of what was proposed is unknown here; the gateways ask the next leader under the same ids."""
+        self._leading_term = 0
+        self._pending.clear()
+        self._forgets.clear()
+        self._proposals.clear()
+        self._reads.clear()
+        self._readier.clear()
+        self._dispatcher = Dispatcher()
+        self._pulsing = False
+
+    def _steer(self, now_s: float) -> None:
+        self._steered_s = now_s
+        self.room_ok = self._store.room_bytes() >= self._reserve_bytes
+        if self.engine.is_leader:
+            self.clock.hear(self.name, self._wall_ms())
+            self.clock.steer(self._majority, queries.clock_ms(self._store))
+
+    def _has_room(self) -> bool:
+        return self.room_ok and 1 + sum(self._rooms.values()) >= self._majority
+
+    def _heard(self, node: str, wall_ms: int, room_ok: bool) -> None:
+        self.clock.hear(node, wall_ms)
+        self._rooms[node] = room_ok
+
+    # --- what leaves --------------------------------------------------------------------------------------------------
+
+    def _send(self, node: str, message: Message) -> None:
+        if message.urgent:
+            self._post(node, message)
+        else:
+            self._held.append((node, message))
+
+    def _reply(self, request: Request, outcome: Outcome) -> None:
+        self._reply_encoded(request, encode_outcome(outcome), b"")
+
+    def _reply_encoded(self, request: Request, outcome: bytes, block: bytes) -> None:
+        header = ITEM_HEADER.pack(request.session, request.seq, len(outcome), len(block))
+        self._answers.setdefault(request.gateway, []).extend((header, outcome, block))
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for node, message in held:
+            self._post(node, message)
+        answers, self._answers = self._answers, {}
+        for gateway, parts in answers.items():
+            self._answer(gateway, b"".join(parts))
+
+    # --- what the caller sees -----------------------------------------------------------------------------------------
+
+    def report(self) -> Report:
+        """What to tell the gateways."""
+        engine = self.engine
+        serving = engine.is_leader and engine.confirmed_since() > -inf and self.clock.anchored
+        trouble = None
+        if engine.leader is None:
+            trouble = "no leader is known"
+        elif not self.room_ok:
+            trouble = f"less than {self._reserve_bytes} bytes are free for this node's store"
+        elif engine.commit_index - engine.applied_index > 1000:
+            trouble = "this replica is catching up"
+        return Report(
+            self.name,
+            engine.leader,
+            engine.term,
+            engine.commit_index,
+            engine.applied_index,
+            serving,
+            engine.has_quorum,
+            trouble,
+        )
+
+    def next_wakeup(self) -> float:
+        """Monotonic time in seconds at which `tick` must run even if nothing arrives."""
+        wakeup_s = self.engine.next_wakeup()
+        if not self.engine.is_leader:
+            return wakeup_s
+        if self._pending and self.engine.may_propose and self.engine.confirmed_since() > -inf:
+            return self._monotonic()
+        deadline_s = self._dispatcher.next_deadline_s
+        if deadline_s is not None:
+            wakeup_s = min(wakeup_s, deadline_s)
+        if self._due_ms is not None and self.clock.anchored:
+            wakeup_s = min(wakeup_s, self._monotonic() + max(self._due_ms - self.clock.now_ms(), 0) / 1000)
+        return wakeup_s

@@ -1,0 +1,92 @@
+"""What a leader knows about one follower, and how much it may send it next.
+
+A follower is *probed* until one message has shown where its journal agrees with the leader's: one message at a time.
+Then it is *streamed* to: many messages under way, bounded in number and bytes. A refusal, a new connection or a long
+silence leads back to probing. Messages and answers arrive in the order they were sent, on one connection at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
+
+
+class _Sent(NamedTuple):
+    last_index: int
+    payload_bytes: int
+    at_s: float
+
+
+@dataclass(slots=True)
+class Follower:
+    """One follower as its leader sees it.
+
+    Invariant: match_index < next_index. While probing, the message under way follows the entry `next_index - 1`.
+    """
+
+    next_index: int
+    match_index: int = 0
+    probing: bool = True
+    heartbeat_due: bool = True
+    echo_s: float = -inf
+    """When the last message it has answered was sent, by the leader's clock; -inf while its word does not count."""
+    welcome_index: int | None = None
+    """What it must hold, committed by others, before its word counts again; None if it was never in doubt."""
+    welcome_s: float = inf
+    _sent: deque[_Sent] = field(default_factory=deque)
+    _sent_bytes: int = 0
+
+    def restart(self, next_index: int) -> None:
+        """A new connection: whatever was under way is gone, and whoever is there may have forgotten everything."""
+        self._probe(next_index)
+        self.match_index = 0
+        self.welcome_index = None
+
+    def has_room(self, messages_max: int, bytes_max: int) -> bool:
+        """Whether another message with entries may be sent."""
+        if self.probing:
+            return not self._sent
+        return len(self._sent) < messages_max and self._sent_bytes < bytes_max
+
+    def entries_sent(self, last_index: int, payload_bytes: int, now_s: float) -> None:
+        """The entries `next_index` … `last_index` are on their way."""
+        self._sent.append(_Sent(last_index, payload_bytes, now_s))
+        self._sent_bytes += payload_bytes
+        if not self.probing:
+            self.next_index = last_index + 1
+
+    def is_stalled(self, now_s: float, patience_s: float) -> bool:
+        """Whether the oldest message under way has not been answered for too long."""
+        return bool(self._sent) and now_s - self._sent[0].at_s > patience_s
+
+    def resend(self) -> None:
+        """Begin again after what is known to be there."""
+        self._probe(self.match_index + 1 if self.match_index else self.next_index)
+
+    def accepted(self, match_index: int) -> None:
+        """It holds everything up to `match_index`. 0 says nothing: a heartbeat that follows no entry."""
+        if match_index == 0:
+            return
+        while self._sent and self._sent[0].last_index <= match_index:
+            self._sent_bytes -= self._sent.popleft().payload_bytes
+        self.match_index = max(self.match_index, match_index)
+        if match_index + 1 >= self.next_index:
+            self.next_index = match_index + 1
+            self.probing = False
+
+    def refused(self, prev_index: int, next_index: int) -> None:
+        """It does not hold the entry `prev_index`, but everything before `next_index`. Old refusals change nothing."""
+        if prev_index <= self.match_index or prev_index >= self.next_index:
+            return
+        if self.probing and prev_index != self.next_index - 1:
+            return
+        self._probe(max(self.match_index + 1, min(next_index, prev_index)))
+
+    def _probe(self, next_index: int) -> None:
+        self.next_index = next_index
+        self.probing = True
+        self.heartbeat_due = True
+        self._sent.clear()
+        self._sent_bytes = 0

@@ -1,0 +1,308 @@
+"""The process of one replica of a shard: sockets around `cluster.replica`, on one event loop with nothing else on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import structlog
+import uvloop
+
+from cluster.engine import ReinstalledError
+from cluster.messages import decode_message
+from cluster.peers import Peers, split_address
+from cluster.process import configure_logging, die_with, fail, fail_on_surprise
+from cluster.replica import Replica
+from cluster.tuning import Tuning
+from cluster.wire import (
+    CANCEL,
+    CANCEL_PAYLOAD,
+    HELLO,
+    HELLO_TIMEOUT_S,
+    OPERATIONS,
+    OUTCOMES,
+    PING,
+    RAFT,
+    REFUSED,
+    REPORT,
+    VERSION,
+    Connection,
+    Hello,
+    Report,
+    hello_decoder,
+)
+from storage.lmdb_store import LmdbStore
+from storage.state import StorageFailure
+
+REPORT_S = 0.2
+"""How often gateways are told how things are, if nothing else tells them sooner."""
+TRANSFER_S = 1.0
+"""How long a stopping leader tries to hand over before it goes anyway."""
+
+_log = structlog.get_logger()
+
+
+class ShardConfig(msgspec.Struct, frozen=True):
+    """What a shard's process is told. `peers` are all replicas by name, itself included; `socket` is for gateways."""
+
+    parent: int
+    node: str
+    cluster: str
+    shard: int
+    directory: str
+    socket: str
+    listen: str
+    peers: dict[str, str]
+    store_bytes_max: int
+    room_reserve_bytes: int
+    heartbeat_ms: int
+    election_min_ms: int
+    election_max_ms: int
+    log_format: str
+    log_level: str
+
+
+class Shard:
+    """A replica with its connections."""
+
+    def __init__(self, config: ShardConfig) -> None:
+        self._config = config
+        self._tuning = Tuning(
+            heartbeat_s=config.heartbeat_ms / 1000,
+            election_min_s=config.election_min_ms / 1000,
+            election_max_s=config.election_max_ms / 1000,
+        )
+        self._replica = self._open()
+        others = {name: address for name, address in config.peers.items() if name != config.node}
+        self._peers = Peers(self._hello, others, connected=self._connected, disconnected=self._disconnected)
+        self._majority = len(config.peers) // 2 + 1
+        self._gateways: set[Connection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._told: Report | None = None
+        self._told_s = 0.0
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping: asyncio.Future[None] | None = None
+
+    def _open(self) -> Replica:
+        config = self._config
+        self._store = LmdbStore(Path(config.directory), bytes_max=config.store_bytes_max)
+        return Replica(
+            config.node,
+            list(config.peers),
+            self._store,
+            post=lambda node, message: self._peers.send(node, message),
+            answer=self._answer,
+            monotonic=time.monotonic,
+            wall_ms=lambda: time.time_ns() // 1_000_000,
+            rng=random.Random(),
+            tuning=self._tuning,
+            room_reserve_bytes=config.room_reserve_bytes,
+        )
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, then hand over and stop. Raises `OSError` when an address cannot be had."""
+        loop = asyncio.get_running_loop()
+        fail_on_surprise(loop)
+        host, port = split_address(self._config.listen)
+        self._servers.append(await loop.create_server(self._accept, host, port))
+        Path(self._config.socket).unlink(missing_ok=True)
+        self._servers.append(await loop.create_unix_server(self._accept, self._config.socket))
+        self._peers.start()
+        self._poke()
+        _log.info("shard started", listen=self._config.listen, applied_index=self._replica.engine.applied_index)
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        await stopped.wait()
+        await self._hand_over()
+        for server in self._servers:
+            server.close()
+        await self._peers.close()
+        self._store.close()
+        _log.info("shard stopped")
+
+    async def _hand_over(self) -> None:
+        """A planned stop is no failure: somebody else leads before this replica goes."""
+        engine = self._replica.engine
+        if not engine.is_leader or len(self._config.peers) == 1:
+            return
+        _log.info("handing over", term=engine.term)
+        engine.transfer()
+        self._stopping = asyncio.get_running_loop().create_future()
+        self._poke()
+        try:
+            async with asyncio.timeout(TRANSFER_S):
+                await self._stopping
+        except TimeoutError:
+            _log.warning("nobody took over", waited_s=TRANSFER_S)
+
+    # --- ticking ------------------------------------------------------------------------------------------------------
+
+    def _poke(self) -> None:
+        """Tick at the end of this pass of the loop, once, with all that arrives in it."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._scheduled = False
+        try:
+            self._replica.tick()
+        except ReinstalledError:
+            self._reopen()
+        except StorageFailure as error:
+            fail("storage failed", error)
+        self._tell()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        delay_s = self._replica.next_wakeup() - time.monotonic()
+        if delay_s <= 0:
+            self._poke()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(min(delay_s, REPORT_S), self._poke)
+
+    def _reopen(self) -> None:
+        """A snapshot has taken the store's place: begin again on it."""
+        self._store.close()
+        self._replica = self._open()
+        _log.info("snapshot installed", applied_index=self._replica.engine.applied_index)
+        for name, born in self._peers.present():
+            self._replica.connected(name, born)
+
+    def _connected(self, name: str, born: bool) -> None:
+        self._replica.connected(name, born)
+        self._poke()
+
+    def _disconnected(self, name: str) -> None:
+        self._replica.disconnected(name)
+        self._poke()
+
+    # --- gateways -----------------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """Tell the gateways what has changed, and now and then that nothing has."""
+        report, told, now_s = self._report(), self._told, time.monotonic()
+        if self._stopping is not None and not self._replica.engine.is_leader and report.leader is not None:
+            self._stopping.cancelled() or self._stopping.done() or self._stopping.set_result(None)
+        if told is not None and now_s - self._told_s < REPORT_S and _gist(report) == _gist(told):
+            return
+        if told is None or (report.leader, report.term) != (told.leader, told.term):
+            _log.info("leader", leader=report.leader, term=report.term)
+        self._told, self._told_s = report, now_s
+        encoded = msgspec.msgpack.encode(report)
+        for gateway in self._gateways:
+            gateway.send(REPORT, encoded)
+
+    def _report(self) -> Report:
+        report = self._replica.report()
+        reachable = 1 + sum(self._peers.reachable(name) for name in self._config.peers)
+        return msgspec.structs.replace(report, has_quorum=report.has_quorum and reachable >= self._majority)
+
+    def _answer(self, gateway: object, payload: bytes) -> None:
+        assert isinstance(gateway, Connection)
+        gateway.send(OUTCOMES, payload)
+
+    # --- incoming connections -----------------------------------------------------------------------------------------
+
+    def _hello(self) -> Hello:
+        config = self._config
+        return Hello(VERSION, config.cluster, config.shard, "replica", config.node, self._replica.engine.born)
+
+    def _accept(self) -> Connection:
+        return Connection(self._on_frame, self._on_lost, self._on_made)
+
+    def _on_made(self, connection: Connection) -> None:
+        def silent() -> None:
+            if connection.peer is None:
+                connection.close()
+
+        asyncio.get_running_loop().call_later(HELLO_TIMEOUT_S, silent)
+
+    def _on_frame(self, connection: Connection, kind: int, payload: memoryview) -> None:
+        peer = connection.peer
+        if peer is None:
+            if kind != HELLO:
+                raise ValueError("a connection begins with a hello")
+            self._greet(connection, hello_decoder.decode(payload))
+        elif peer.role == "replica":
+            if not self._peers.is_current(peer.name, connection):
+                raise ValueError("there is a newer connection")
+            self._peers.heard(peer.name)
+            if kind == RAFT:
+                self._replica.deliver(peer.name, decode_message(payload))
+                self._poke()
+            elif kind != PING:
+                raise ValueError(f"a replica does not send frames of kind {kind}")
+        elif kind == OPERATIONS:
+            if self._replica.request(connection, payload):
+                self._poke()
+            else:
+                connection.send(REPORT, msgspec.msgpack.encode(self._report()))
+        elif kind == CANCEL:
+            self._replica.cancel(*CANCEL_PAYLOAD.unpack(payload))
+        else:
+            raise ValueError(f"a gateway does not send frames of kind {kind}")
+
+    def _greet(self, connection: Connection, hello: Hello) -> None:
+        config, trouble = self._config, None
+        if hello.version != VERSION:
+            trouble = f"this node speaks version {VERSION} of the protocol, the other {hello.version}"
+        elif (hello.cluster, hello.shard) != (config.cluster, config.shard):
+            trouble = f"this is shard {config.shard} of cluster {config.cluster}, not {hello.shard} of {hello.cluster}"
+        elif hello.role == "replica" and (hello.name not in config.peers or hello.name == config.node):
+            trouble = f"{hello.name} is not another member of this cluster ({', '.join(sorted(config.peers))})"
+        elif hello.role not in ("replica", "gateway"):
+            trouble = f"the role {hello.role!r} is unknown"
+        if trouble is not None:
+            _log.warning("connection refused", peer=hello.name, role=hello.role, cause=trouble)
+            connection.send(REFUSED, trouble.encode())
+            assert connection.transport is not None
+            connection.transport.close()
+            return
+        connection.peer = hello
+        connection.send(HELLO, msgspec.json.encode(self._hello()))
+        if hello.role == "replica":
+            self._peers.accepted(hello.name, connection)
+        else:
+            self._gateways.add(connection)
+            connection.send(REPORT, msgspec.msgpack.encode(self._report()))
+
+    def _on_lost(self, connection: Connection) -> None:
+        if connection.peer is None:
+            return
+        if connection.peer.role == "replica":
+            self._peers.lost(connection.peer.name, connection)
+        else:
+            self._gateways.discard(connection)
+            self._replica.forsake(connection)
+
+
+def _gist(report: Report) -> tuple[object, ...]:
+    return (report.leader, report.term, report.serving, report.has_quorum, report.trouble)
+
+
+def main() -> None:
+    """Run the shard that the first argument describes, as JSON."""
+    config = msgspec.json.decode(sys.argv[1], type=ShardConfig)
+    die_with(config.parent)
+    configure_logging(config.log_format, config.log_level, node=config.node, process=f"shard-{config.shard}")
+    try:
+        shard = Shard(config)
+        uvloop.run(shard.run())
+    except OSError as error:
+        _log.critical("cannot listen", listen=config.listen, cause=error.strerror or str(error))
+        os._exit(1)
+    except Exception as error:
+        fail("shard failed", error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The protocol on a shard's port: what gateways and other replicas send over one connection.
+
+    frame = bytes u32 | kind u8 | payload        `bytes` counts kind and payload, at most `FRAME_BYTES_MAX`
+
+The dialling side opens with HELLO, the other answers with HELLO or REFUSED and closes. Until then nothing but a small
+HELLO is accepted; what else arrives closes the connection unread. Replicas dial one another and use the connection they
+dialled only to send, so messages from one replica to another have one connection, one order, and one beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+
+import msgspec
+
+from storage.limits import OPERATION_BYTES_MAX
+
+VERSION = 1
+FRAME_BYTES_MAX = 2 * OPERATION_BYTES_MAX
+"""A frame carries at least one whole operation, and may be filled up with others to twice that."""
+HELLO_BYTES_MAX = 4096
+"""Before it is known who speaks, nobody gets more of the memory than this."""
+HELLO_TIMEOUT_S = 2.0
+"""How long a new connection may take to say who it is."""
+
+HELLO, REFUSED, RAFT, PING, OPERATIONS, CANCEL, OUTCOMES, REPORT = range(1, 9)
+
+HEADER = struct.Struct("<IB")
+CANCEL_PAYLOAD = struct.Struct("<QQ")
+
+
+class Hello(msgspec.Struct, frozen=True, tag="trimaran"):
+    """Who speaks: `role` is "replica" or "gateway". `cluster` names the cluster that the node was founded with."""
+
+    version: int
+    cluster: str
+    shard: int
+    role: str
+    name: str
+    born: bool = False
+
+
+class Report(msgspec.Struct, array_like=True, frozen=True):
+    """What a shard's replica tells its gateways when it changes, and every now and then.
+
+    serving: this replica leads and can take operations. has_quorum: it hears a majority of the replicas.
+    trouble: why this replica is not fit to serve, in one sentence, or None.
+    """
+
+    node: str
+    leader: str | None
+    term: int
+    commit_index: int
+    applied_index: int
+    serving: bool
+    has_quorum: bool
+    trouble: str | None
+
+
+hello_decoder = msgspec.json.Decoder(Hello)
+report_decoder = msgspec.msgpack.Decoder(Report)
+
+
+def frame(kind: int, *payload: bytes | memoryview) -> bytes:
+    """Encode one frame."""
+    return b"".join((HEADER.pack(1 + sum(map(len, payload)), kind), *payload))
+
+
+class Connection(asyncio.Protocol):
+    """One connection, cut into frames.
+
+    `on_frame(connection, kind, payload)` may raise `ValueError`: the connection is then closed.
+    """
+
+    def __init__(
+        self,
+        on_frame: Callable[[Connection, int, memoryview], None],
+        on_lost: Callable[[Connection], None],
+        on_made: Callable[[Connection], None] = lambda connection: None,
+    ) -> None:
+        self._on_frame, self._on_lost, self._on_made = on_frame, on_lost, on_made
+        self._buffer = bytearray()
+        self.transport: asyncio.Transport | None = None
+        self.peer: Hello | None = None
+        """Who is at the other end, once it is known."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Part of `asyncio.Protocol`."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(high=FRAME_BYTES_MAX)
+        self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of `asyncio.Protocol`."""
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed():
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        view, position = memoryview(data), 0
+        while len(view) - position >= HEADER.size:
+            size, kind = HEADER.unpack_from(view, position)
+            if not 1 <= size <= (FRAME_BYTES_MAX if self.peer is not None else HELLO_BYTES_MAX):
+                self.close()
+                return
+            end = position + HEADER.size - 1 + size
+            if end > len(view):
+                break
+            try:
+                self._on_frame(self, kind, view[position + HEADER.size : end])
+            except ValueError:
+                self.close()
+                return
+            if self.transport is None:
+                return
+            position = end
+        self._buffer += view[position:]
+
+    def _needed(self) -> int:
+        if len(self._buffer) < HEADER.size:
+            return HEADER.size
+        size, _ = HEADER.unpack_from(self._buffer)
+        limit = FRAME_BYTES_MAX if self.peer is not None else HELLO_BYTES_MAX
+        return HEADER.size - 1 + min(int(size), limit + 1)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Part of `asyncio.Protocol`."""
+        self.transport = None
+        self._buffer.clear()
+        self._on_lost(self)
+
+    def send(self, kind: int, *payload: bytes | memoryview) -> None:
+        """Send one frame; nothing happens when the connection is gone."""
+        if self.transport is not None:
+            self.transport.write(frame(kind, *payload))
+
+    def close(self) -> None:
+        """Close at once."""
+        if self.transport is not None:
+            self.transport.abort()

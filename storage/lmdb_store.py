@@ -1,0 +1,504 @@
+"""The store on disk: one LMDB environment per replica, and the only file that knows LMDB.
+
+    directory/data.mdb      everything, in three named databases
+    directory/incoming.mdb  another replica's copy on its way in; it takes the place of data.mdb when it is whole
+    directory/owner.lock    held by the one process that uses the directory
+    directory/lock.mdb      LMDB's table of readers, worthless when the directory is not in use
+
+    journal   index u64 big-endian → term u64 | crc32 u32 | payload
+    meta      name → crc32 u32 | value;  names beginning with ":" are the store's own
+    state     key → crc32 u32 | value
+
+Checksums cover the key too, so that a value under the wrong key is found. They are checked at every read of the state
+and at the first read of an entry; what a message's bytes are is checked again by its block whenever it is delivered.
+
+A transaction is durable when `commit` returns: LMDB writes pages, fdatasyncs, and then writes the page that makes them
+count through a descriptor that syncs each write. No option turns that off. NB: LMDB forgets a failed fdatasync and
+succeeds at the next, so the first error of any kind ends a store: it refuses every further call.
+
+The map is larger than what may be used: free pages lie scattered, and a large entry needs them in a row.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import lmdb
+
+from storage.disk import Resident, free_bytes, lock_directory, sync_directory, sync_file
+from storage.records import entry_key, read_u64, u64
+from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, Logged, StorageFailure
+
+FORMAT = 1
+"""Version of the layout above. A change of it needs a migration in `_settle_format`."""
+
+RESIDENT_BYTES_MAX = 48 * 1024 * 1024
+"""Mapped pages that may count as this process's memory before they are let go of."""
+
+_TOUCHED_BYTES = 16 * 1024 * 1024
+"""How much is read between two looks at what is resident."""
+
+_FAULT_BYTES = 64 * 1024
+"""What the kernel maps around a page that is read for the first time."""
+
+_COPY_BYTES = 1024 * 1024
+_SUFFIX_BYTES = 32 * 1024 * 1024
+
+_FORMAT_META = b":format"
+_FIRST_META = b":first_index"
+_IDENTITY_META = b":identity"
+
+_CRC = struct.Struct("<I")
+_ENTRY = struct.Struct("<QI")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_crc32 = zlib.crc32
+_Transaction = lmdb.Transaction[memoryview]
+
+
+class NewerFormatError(Exception):
+    """The directory was written by a newer release."""
+
+
+class WrongIdentityError(Exception):
+    """The directory belongs to another replica."""
+
+
+class _Tables(NamedTuple):
+    env: lmdb.Environment
+    journal: lmdb._Database
+    meta: lmdb._Database
+    state: lmdb._Database
+
+
+class Contents(NamedTuple):
+    """What a sweep found: the contiguous journal, and up to where it was applied (0, 0 for nothing yet)."""
+
+    first_index: int
+    last_index: int
+    applied: tuple[int, int]
+
+
+def _open(path: Path, map_bytes: int, *, shared: bool) -> _Tables:
+    """Open an environment. `shared`: a directory with a reader table; else a single file used by this thread alone."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    env = lmdb.Environment(
+        str(path),
+        map_size=-(-map_bytes // page) * page,
+        subdir=shared,
+        lock=shared,
+        max_dbs=3,
+        max_spare_txns=1,
+        mode=0o600,
+        readahead=False,  # of backlogs much larger than memory a receive needs single entries
+        sync=True,
+        metasync=True,
+    )
+    try:
+        return _Tables(env, env.open_db(b"journal"), env.open_db(b"meta"), env.open_db(b"state"))
+    except BaseException:
+        env.close()
+        raise
+
+
+def _seal(key: bytes, value: bytes) -> bytes:
+    return _CRC.pack(_crc32(value, _crc32(key))) + value
+
+
+def _unseal(key: bytes, sealed: memoryview) -> bytes:
+    value = bytes(sealed[4:])
+    if len(sealed) < 4 or _CRC.unpack_from(sealed)[0] != _crc32(value, _crc32(key)):
+        raise StorageFailure(f"the value of {key!r} does not match its checksum")
+    return value
+
+
+def _seal_entry(index: int, term: int, payload: bytes) -> bytes:
+    return b"".join((_ENTRY.pack(term, _entry_crc(index, term, payload)), payload))
+
+
+def _unseal_entry(index: int, sealed: memoryview) -> tuple[int, memoryview]:
+    """Term and payload."""
+    payload = sealed[_ENTRY.size :]
+    if len(sealed) >= _ENTRY.size:
+        term, crc = _ENTRY.unpack_from(sealed)
+        if crc == _entry_crc(index, term, payload):
+            return term, payload
+    raise StorageFailure(f"journal entry {index} does not match its checksum")
+
+
+def _entry_crc(index: int, term: int, payload: bytes | memoryview) -> int:
+    return _crc32(payload, _crc32(u64(index) + u64(term)))
+
+
+def _get_meta(txn: _Transaction, tables: _Tables, name: bytes) -> bytes | None:
+    sealed = txn.get(name, db=tables.meta)
+    return None if sealed is None else _unseal(name, sealed)
+
+
+def _put_meta(txn: _Transaction, tables: _Tables, name: bytes, value: bytes) -> None:
+    txn.put(name, _seal(name, value), db=tables.meta)
+
+
+def _check_format(txn: _Transaction, tables: _Tables) -> bool:
+    """Whether there is anything here yet. Raises `NewerFormatError`."""
+    found = _get_meta(txn, tables, _FORMAT_META)
+    if found is None:
+        return False
+    version = int.from_bytes(found, "little")
+    if version > FORMAT:
+        raise NewerFormatError(
+            f"the store has format {version}, this release knows formats up to {FORMAT}: "
+            f"run the release that wrote it, or empty the directory and let the replica copy its peers"
+        )
+    assert version == FORMAT, "a migration from each older format belongs here"
+    return True
+
+
+def _bounds(txn: _Transaction, tables: _Tables) -> tuple[int, int]:
+    """First index of the contiguous journal, and the last of all."""
+    first = _get_meta(txn, tables, _FIRST_META)
+    cursor = txn.cursor(db=tables.journal)
+    return (read_u64(first) if first else 1), (read_u64(bytes(cursor.key())) if cursor.last() else 0)
+
+
+def verify(txn: _Transaction, tables: _Tables, pause: Callable[[int], None] = lambda _: None) -> Contents:
+    """Read everything once and check every checksum and what the journal promises. Raises `StorageFailure`.
+
+    `pause` is called with the bytes of each record after it was read.
+    """
+    for table in (tables.meta, tables.state):
+        for view, sealed in txn.cursor(db=table):
+            _unseal(bytes(view), sealed)
+            pause(len(sealed))
+    first_index, last_index = _bounds(txn, tables)
+    expected = first_index
+    for view, sealed in txn.cursor(db=tables.journal):
+        index = read_u64(bytes(view))
+        _unseal_entry(index, sealed)
+        pause(len(sealed))
+        if index >= first_index:
+            if index != expected:
+                raise StorageFailure(f"journal entry {expected} is missing")
+            expected += 1
+    if first_index > last_index + 1:
+        raise StorageFailure(f"the journal ends at {last_index}, before its first entry {first_index}")
+    cursor = txn.cursor(db=tables.state)
+    found = cursor.set_range(b"e")
+    while found and (key := bytes(cursor.key()))[:1] == b"e":
+        if txn.get(key[1:], db=tables.journal) is None:
+            raise StorageFailure(f"journal entry {read_u64(key[1:])} holds messages but is missing")
+        found = cursor.next()
+    applied = _get_meta(txn, tables, APPLIED_META.encode())
+    return Contents(first_index, last_index, APPLIED.unpack(applied) if applied else (0, 0))
+
+
+def _guarded(method: Callable[Concatenate[LmdbStore, _P], _T]) -> Callable[Concatenate[LmdbStore, _P], _T]:
+    """The first storage error ends the store: it is raised as `StorageFailure`, and so is every later call."""
+
+    @wraps(method)
+    def guarded(self: LmdbStore, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if self._failure is not None:
+            raise StorageFailure(f"the store takes no more calls: {self._failure}") from self._failure
+        try:
+            return method(self, *args, **kwargs)
+        except (lmdb.Error, OSError, StorageFailure) as error:
+            raise self._fail(error) from error
+
+    return guarded
+
+
+class LmdbStore:
+    """Implements `storage.state.Store` in a directory, which must be on a local file system.
+
+    `bytes_max` is what may be used of the disk. `identity` names the replica; a directory that was first opened under
+    another one is refused. Raises `DirectoryInUseError`, `NewerFormatError`, `WrongIdentityError`, `StorageFailure`.
+    """
+
+    def __init__(self, directory: Path, *, bytes_max: int, identity: str = "") -> None:
+        self._directory = directory
+        self._bytes_max = bytes_max
+        self._failure: BaseException | None = None
+        self._txn: _Transaction | None = None
+        self._writing = False
+        self._copies: list[LmdbCopy] = []
+        self._checked: set[int] = set()
+        self._touched_bytes = 0
+        self._page_bytes = 0
+        directory.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_directory(directory)
+        try:
+            self._begin_with(identity)
+        except BaseException as error:
+            os.close(self._lock)
+            if isinstance(error, lmdb.Error | OSError):
+                raise StorageFailure(f"{directory} cannot be opened: {error}") from error
+            raise
+
+    def _begin_with(self, identity: str) -> None:
+        (self._directory / "incoming.mdb").unlink(missing_ok=True)
+        (self._directory / "lock.mdb").unlink(missing_ok=True)
+        self._tables = _open(self._directory, 2 * self._bytes_max + _SUFFIX_BYTES, shared=True)
+        try:
+            sync_directory(self._directory)
+            sync_directory(self._directory.parent)
+            with self._tables.env.begin(write=True, buffers=True) as txn:
+                if not _check_format(txn, self._tables):
+                    _put_meta(txn, self._tables, _FORMAT_META, FORMAT.to_bytes(4, "little"))
+                    _put_meta(txn, self._tables, _IDENTITY_META, identity.encode())
+                owner = (_get_meta(txn, self._tables, _IDENTITY_META) or b"").decode()
+                if owner != identity:
+                    raise WrongIdentityError(
+                        f"{self._directory} belongs to {owner!r}, not to {identity!r}: check the configured directory"
+                    )
+                self._first_index, self._last_index = _bounds(txn, self._tables)
+        except BaseException:
+            self._tables.env.close()
+            raise
+        self._resident = Resident(self._directory / "data.mdb", RESIDENT_BYTES_MAX)
+
+    def _fail(self, error: BaseException) -> StorageFailure:
+        if self._failure is None:
+            self._failure = error
+        return error if isinstance(error, StorageFailure) else StorageFailure(f"{type(error).__name__}: {error}")
+
+    def _reading(self) -> _Transaction:
+        """The open transaction, or else one that sees the last commit."""
+        if self._txn is None:
+            self._txn = self._tables.env.begin(buffers=True)
+        return self._txn
+
+    def _written(self) -> _Transaction:
+        assert self._writing, "written outside a transaction"
+        assert self._txn is not None
+        return self._txn
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    @_guarded
+    def get(self, key: bytes) -> bytes | None:
+        """The value of `key`, or None."""
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            return None
+        sealed = self._reading().get(key, db=self._tables.state)
+        return None if sealed is None else _unseal(key, sealed)
+
+    @_guarded
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set `key`."""
+        assert 0 < len(key) <= KEY_BYTES_MAX, "a key of a size that no store takes"
+        self._written().put(key, _seal(key, value), db=self._tables.state)
+
+    @_guarded
+    def delete(self, key: bytes) -> None:
+        """Forget `key`; fine if it is unknown."""
+        self._written().delete(key, db=self._tables.state)
+
+    @_guarded
+    def first(self, prefix: bytes, start: bytes = b"") -> tuple[bytes, bytes] | None:
+        """The record with the smallest key ≥ `prefix + start` that begins with `prefix`."""
+        cursor = self._reading().cursor(db=self._tables.state)
+        return self._record(cursor, prefix) if _seek(cursor, prefix + start) else None
+
+    @_guarded
+    def floor(self, prefix: bytes, end: bytes) -> tuple[bytes, bytes] | None:
+        """The record with the greatest key ≤ `prefix + end` that begins with `prefix`."""
+        cursor = self._reading().cursor(db=self._tables.state)
+        target = prefix + end
+        if not _seek(cursor, target):
+            found = cursor.last()
+        else:
+            found = bytes(cursor.key()) == target or cursor.prev()
+        return self._record(cursor, prefix) if found else None
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """The records whose keys begin with `prefix`, from `prefix + start` on, in order. Do not write meanwhile."""
+        cursor, record = self._scan_from(prefix, start)
+        while record is not None:
+            yield record
+            record = self._scan_on(cursor, prefix)
+
+    @_guarded
+    def _scan_from(self, prefix: bytes, start: bytes) -> tuple[lmdb.Cursor[memoryview], tuple[bytes, bytes] | None]:
+        cursor = self._reading().cursor(db=self._tables.state)
+        return cursor, self._record(cursor, prefix) if _seek(cursor, prefix + start) else None
+
+    @_guarded
+    def _scan_on(self, cursor: lmdb.Cursor[memoryview], prefix: bytes) -> tuple[bytes, bytes] | None:
+        return self._record(cursor, prefix) if cursor.next() else None
+
+    def _record(self, cursor: lmdb.Cursor[memoryview], prefix: bytes) -> tuple[bytes, bytes] | None:
+        view, sealed = cursor.item()
+        key = bytes(view)
+        return (key, _unseal(key, sealed)) if key.startswith(prefix) else None
+
+    @_guarded
+    def entry(self, index: int) -> memoryview:
+        """The bytes of the log entry at `index`. Raises `StorageFailure` when it is missing or damaged."""
+        sealed = self._reading().get(u64(index), db=self._tables.journal)
+        if sealed is None:
+            raise StorageFailure(f"journal entry {index} is missing")
+        self._touched_bytes += len(sealed) + _FAULT_BYTES
+        if index in self._checked:
+            return sealed[_ENTRY.size :]
+        _, payload = _unseal_entry(index, sealed)
+        if len(self._checked) >= 10_000:
+            self._checked.clear()
+        self._checked.add(index)
+        return payload
+
+    @_guarded
+    def release(self, index: int) -> None:
+        """Entry `index` holds no live message any more."""
+        if index < self._first_index:
+            self._drop(self._written(), index)
+
+    # --- journal ------------------------------------------------------------------------------------------------------
+
+    @property
+    @_guarded
+    def first_index(self) -> int:
+        """Index of the first entry of the contiguous journal."""
+        return self._first_index
+
+    @property
+    @_guarded
+    def last_index(self) -> int:
+        """Index of the last entry of the journal."""
+        return self._last_index
+
+    @_guarded
+    def append(self, index: int, term: int, payload: bytes) -> None:
+        """Add the entry after the last."""
+        assert index == self._last_index + 1, "the journal has no gaps"
+        self._written().put(u64(index), _seal_entry(index, term, payload), append=True, db=self._tables.journal)
+        self._last_index = index
+
+    @_guarded
+    def truncate(self, index: int) -> None:
+        """Drop every entry from `index` on."""
+        assert index > self._first_index or index == 1, "what is below first_index is applied, and never taken back"
+        txn = self._written()
+        for dropped in range(index, self._last_index + 1):
+            self._drop(txn, dropped)
+        self._last_index = min(self._last_index, index - 1)
+
+    def _drop(self, txn: _Transaction, index: int) -> None:
+        txn.delete(u64(index), db=self._tables.journal)
+        self._checked.discard(index)
+
+    @_guarded
+    def logged(self, index: int) -> Logged | None:
+        """The entry at `index`, or None if it is not in the contiguous journal."""
+        if not self._first_index <= index <= self._last_index:
+            return None
+        sealed = self._reading().get(u64(index), db=self._tables.journal)
+        if sealed is None:
+            raise StorageFailure(f"journal entry {index} is missing")
+        self._touched_bytes += len(sealed) + _FAULT_BYTES
+        term, payload = _unseal_entry(index, sealed)
+        return Logged(index, term, bytes(payload))
+
+    @_guarded
+    def compact(self, index: int, steps_max: int) -> None:
+        """Raise `first_index` towards `index`, at most `steps_max` entries, dropping those without a live message."""
+        txn = self._written()
+        end = min(index, self._last_index, self._first_index + steps_max)
+        if end <= self._first_index:
+            return
+        for dropped in range(self._first_index, end):
+            if txn.get(entry_key(dropped), db=self._tables.state) is None:
+                self._drop(txn, dropped)
+        self._first_index = end
+        _put_meta(txn, self._tables, _FIRST_META, u64(end))
+
+    # --- the replica's own --------------------------------------------------------------------------------------------
+
+    @_guarded
+    def meta(self, name: str) -> bytes | None:
+        """A small named value of this replica."""
+        return _get_meta(self._reading(), self._tables, name.encode())
+
+    @_guarded
+    def set_meta(self, name: str, value: bytes) -> None:
+        """Set a small named value of this replica."""
+        assert name[:1] not in ("", ":"), "a name of the store's own"
+        _put_meta(self._written(), self._tables, name.encode(), value)
+
+    @_guarded
+    def begin(self) -> None:
+        """Open the tick's write transaction."""
+        assert not self._writing, "one transaction at a time"
+        if self._txn is not None:
+            self._txn.abort()
+        self._txn = self._tables.env.begin(write=True, buffers=True)
+        self._writing = True
+
+    @_guarded
+    def commit(self) -> None:
+        """Make everything since `begin` durable, all or nothing."""
+        txn = self._written()
+        self._writing, self._txn = False, None
+        txn.commit()
+        self._touched_bytes += _FAULT_BYTES
+        if self._touched_bytes > _TOUCHED_BYTES or self._copies:
+            self._touched_bytes = 0
+            self._copies = [copy for copy in self._copies if copy.is_running]
+            self._resident.trim()
+
+    @_guarded
+    def room_bytes(self) -> int:
+        """How many more bytes fit: by what is used of `bytes_max`, and by what is free on the disk.
+
+        Of the free pages in the file only half are taken to serve, and none while a copy holds them.
+        """
+        txn, env = self._reading(), self._tables.env
+        used_pages = 2
+        for found in (txn.stat(self._tables.journal), txn.stat(self._tables.state), txn.stat(self._tables.meta)):
+            used_pages += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+        page_bytes = found["psize"]
+        free_pages = 0 if self._copies else max(0, env.info()["last_pgno"] + 1 - used_pages)
+        return min(
+            self._bytes_max - used_pages * page_bytes,
+            free_bytes(self._directory) + free_pages // 2 * page_bytes,
+        )
+
+    def close(self) -> None:
+        """Let go of the files. An open transaction is undone; a copy that is being made is waited for."""
+        for copy in self._copies:
+            copy.close()
+            copy.join()
+        self._copies.clear()
+        if self._lock >= 0:
+            if self._txn is not None:
+                self._txn.abort()
+            self._txn = None
+            self._tables.env.close()
+            os.close(self._lock)
+            self._lock = -1
+        self._fail(StorageFailure("it is closed"))
+
+    @_guarded
+    def start_copy(self) -> LmdbCopy:
+        """Begin a copy of everything as of the last commit."""
+        copy = LmdbCopy(self._tables, self._directory)
+        self._copies.append(copy)
+        return copy
+
+    @_guarded
+    def start_install(self, size: int) -> LmdbInstall:
+        """Begin to take in another replica's copy of `size` bytes."""
+        return LmdbInstall(self, size)
+
+
+def _seek(cursor: lmdb.Cursor[memoryview], target: bytes) -> bool:
+    """Go to the first key ≥ `target`. No key is longer than the limit, so what is cut off there makes no difference."""
+    return cursor.set_range(target[: KEY_BYTES_MAX + 1]) if target else cursor.first()
