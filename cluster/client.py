@@ -1,12 +1,63 @@
-"""How a gateway reaches the shards: finds the leader, sends operations, and sends them again after a leader change."""
+"""How a gateway reaches a shard: finds the leader, sends operations, and sends them again after a leader change.
+
+The gateway keeps a connection to every replica; each reports whether it leads. What is submitted within one pass of the
+loop leaves as one frame. An operation keeps its id (session, seq) however often it is sent, so that it takes effect
+once; the session forgets outcomes it has received by telling the leader up to where it has all of them.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import msgspec
+import structlog
 
-from storage.operations import Operation, Outcome
+from cluster.peers import REDIAL_S, split_address
+from cluster.wire import (
+    CANCEL,
+    CANCEL_PAYLOAD,
+    FRAME_BYTES_MAX,
+    HELLO,
+    HELLO_TIMEOUT_S,
+    OPERATIONS,
+    OUTCOMES,
+    REFUSED,
+    REPORT,
+    VERSION,
+    Connection,
+    Hello,
+    Report,
+    hello_decoder,
+    report_decoder,
+)
+from storage.operations import (
+    ITEM_HEADER,
+    Claim,
+    Forget,
+    Keyed,
+    Nack,
+    Operation,
+    Outcome,
+    Receive,
+    Received,
+    decode_outcome,
+    encode_item,
+)
+
+NO_QUORUM_S = 0.3
+"""How long this node's replica may be without a majority before what waits is answered with 503: well under a second
+after the silence began, while an ordinary election, which a majority holds, is waited for."""
+STALE_S = 1.5
+"""A replica that has not reported for so long is not shown as reachable."""
+NACK_TIMEOUT_MS = 5000
+"""How long it is tried to give back what a consumer that has gone had received; after that its lease ends by itself."""
+
+_log = structlog.get_logger()
 
 
 class ClusterTrouble(Exception):  # noqa: N818 - named for what it tells
@@ -55,8 +106,63 @@ class Status(msgspec.Struct, frozen=True):
     shards: list[ShardStatus]
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """An operation under way. `sent_to` are the leader and term it was last sent to."""
+
+    seq: int
+    item: bytes
+    answer: asyncio.Future[Reply]
+    receive: Receive | None
+    sent_to: tuple[str, int] | None = None
+    gone: bool = False
+    """Its consumer has gone; a late delivery is given back."""
+
+
+class _Replica:
+    """The connection to one replica, and what it last reported."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.report: Report | None = None
+        self.heard_s = 0.0
+
+
 class Client:
-    """One gateway's way to the shards."""
+    """One gateway's way to a shard. `replicas` are addresses by name: "HOST:PORT", or "unix:PATH" for the own node."""
+
+    def __init__(self, node: str, cluster: str, replicas: Mapping[str, str], members: Mapping[str, str]) -> None:
+        self._node, self._cluster = node, cluster
+        self._addresses, self._members = replicas, members
+        self._session = secrets.randbits(63) | 1
+        self._seq = 0
+        self._answered_below = 1
+        self._told_below = 1
+        self._calls: dict[int, _Call] = {}
+        self._unsent: list[_Call] = []
+        self._flushing = False
+        self._replicas = {name: _Replica() for name in replicas}
+        self._leader: tuple[str, int] | None = None
+        self._lonely_since_s: float | None = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._givebacks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to connect."""
+        self._tasks = [asyncio.create_task(self._dial_on(name)) for name in self._addresses]
+        self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def close(self) -> None:
+        """Close every connection. What is under way ends with `ClusterTrouble`."""
+        for task in [*self._tasks, *self._givebacks]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._givebacks, return_exceptions=True)
+        self._fail_all("this gateway is stopping")
+        for replica in self._replicas.values():
+            if replica.connection is not None:
+                replica.connection.close()
+
+    # --- operations ---------------------------------------------------------------------------------------------------
 
     async def submit(self, operation: Operation, block: bytes = b"", *, timeout_ms: int) -> Reply:
         """Have `operation` carried out by the leader and return its outcome.
@@ -65,8 +171,233 @@ class Client:
         leader changes. A cancelled receive gives back what it may have leased.
         Raises `ClusterTrouble` when there is no answer after `timeout_ms` (plus the `wait_ms` of a `Receive`).
         """
-        raise NotImplementedError
+        if self._is_lonely():
+            raise ClusterTrouble("not_done", "this node does not reach a majority of the cluster")
+        inner = operation.operation if type(operation) is Keyed else operation
+        receive = inner if type(inner) is Receive else None
+        self._seq += 1
+        item = encode_item(self._session, self._seq, operation, block)
+        loop = asyncio.get_running_loop()
+        call = _Call(self._seq, item, loop.create_future(), receive)
+        self._calls[call.seq] = call
+        self._unsent.append(call)
+        self._schedule_flush()
+        patience_s = (timeout_ms + (receive.wait_ms if receive is not None else 0)) / 1000
+        timer = loop.call_later(patience_s, self._give_up, call, "the cluster did not answer in time")
+        try:
+            return await call.answer
+        except asyncio.CancelledError:
+            self._abandon(call)
+            raise
+        finally:
+            timer.cancel()
+
+    def _give_up(self, call: _Call, detail: str) -> None:
+        if not call.answer.done():
+            outcome: Literal["not_done", "unknown"] = "unknown" if call.sent_to is not None else "not_done"
+            call.answer.set_exception(ClusterTrouble(outcome, detail))
+        self._abandon(call)
+
+    def _abandon(self, call: _Call) -> None:
+        """Nobody waits for the answer any more. What was sent may still happen; a lease is then given back."""
+        if call.sent_to is None or call.receive is None:
+            self._finish(call)
+            return
+        call.gone = True
+        connection = self._replicas[call.sent_to[0]].connection
+        if connection is not None:
+            connection.send(CANCEL, CANCEL_PAYLOAD.pack(self._session, call.seq))
+        # Should the leader have logged it already, its outcome arrives within moments; else it never will.
+        asyncio.get_running_loop().call_later(NACK_TIMEOUT_MS / 1000, self._finish, call)
+
+    def _finish(self, call: _Call) -> None:
+        self._calls.pop(call.seq, None)
+        while self._answered_below <= self._seq and self._answered_below not in self._calls:
+            self._answered_below += 1
+
+    def _fail_all(self, detail: str) -> None:
+        for call in list(self._calls.values()):
+            self._give_up(call, detail)
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def _schedule_flush(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what waits, as one frame where it fits. Without a leader it goes on waiting."""
+        self._flushing = False
+        leader = self._leader
+        if leader is None:
+            return
+        connection = self._replicas[leader[0]].connection
+        if connection is None:
+            return
+        parts: list[bytes] = []
+        size = 0
+        if self._answered_below > self._told_below:
+            self._told_below = self._answered_below
+            parts.append(encode_item(self._session, 0, Forget(self._answered_below)))
+        calls, self._unsent = self._unsent, []
+        for call in calls:
+            if call.seq not in self._calls or call.gone:
+                continue
+            if parts and size + len(call.item) > FRAME_BYTES_MAX // 2:
+                connection.send(OPERATIONS, *parts)
+                parts, size = [], 0
+            call.sent_to = leader
+            parts.append(call.item)
+            size += len(call.item)
+        if size:
+            connection.send(OPERATIONS, *parts)
+
+    def _choose_leader(self) -> None:
+        """Follow the newest leader; what an older one has not answered is sent again."""
+        leaders = [
+            (replica.report.term, name)
+            for name, replica in self._replicas.items()
+            if replica.report is not None and replica.report.serving and replica.connection is not None
+        ]
+        chosen = (max(leaders)[1], max(leaders)[0]) if leaders else None
+        if chosen != self._leader:
+            self._leader = chosen
+            _log.info("leader", leader=chosen[0] if chosen else None, term=chosen[1] if chosen else None)
+        if chosen is not None:
+            queued = {call.seq for call in self._unsent}
+            again = [c for c in self._calls.values() if c.sent_to not in (None, chosen) and c.seq not in queued]
+            self._unsent = again + self._unsent
+            self._schedule_flush()
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _on_outcomes(self, payload: memoryview) -> None:
+        position = 0
+        while position < len(payload):
+            _, seq, outcome_bytes, block_bytes = ITEM_HEADER.unpack_from(payload, position)
+            start = position + ITEM_HEADER.size
+            position = start + outcome_bytes + block_bytes
+            call = self._calls.get(seq)
+            if call is None:
+                continue
+            outcome = decode_outcome(payload[start : start + outcome_bytes])
+            self._finish(call)
+            if call.gone or call.answer.done():
+                self._give_back(call, outcome)
+            else:
+                call.answer.set_result(Reply(outcome, payload[start + outcome_bytes : position]))
+
+    def _give_back(self, call: _Call, outcome: Outcome) -> None:
+        """A consumer that has gone had received messages: the next should not wait for its lease to end."""
+        if call.receive is None or type(outcome) is not Received or not outcome.deliveries:
+            return
+        claims = [Claim(outcome.token, delivery.message_id, delivery.count) for delivery in outcome.deliveries]
+        nack = Nack(call.receive.queue, claims, 0, "the consumer went away before the answer")
+
+        async def send() -> None:
+            try:
+                await self.submit(nack, timeout_ms=NACK_TIMEOUT_MS)
+            except ClusterTrouble as trouble:
+                _log.warning("a lost consumer's messages stay leased", queue=nack.queue, cause=trouble.detail)
+
+        task = asyncio.create_task(send())
+        self._givebacks.add(task)
+        task.add_done_callback(self._givebacks.discard)
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    async def _dial_on(self, name: str) -> None:
+        pause_s, said = REDIAL_S[0], ""
+        while True:
+            trouble = await self._dial(name)
+            if trouble and trouble != said:
+                _log.warning("cannot reach shard", peer=name, cause=trouble)
+            said = trouble
+            pause_s = min(2 * pause_s, REDIAL_S[1]) if trouble else REDIAL_S[0]
+            await asyncio.sleep(pause_s)
+
+    async def _dial(self, name: str) -> str:
+        """One connection from dialling to its loss. Returns why it did not come about, or nothing."""
+        replica, lost = self._replicas[name], asyncio.Event()
+        refused = ""
+
+        def on_frame(connection: Connection, kind: int, payload: memoryview) -> None:
+            nonlocal refused
+            if kind == REFUSED:
+                refused = bytes(payload).decode(errors="replace")
+            elif kind == HELLO:
+                connection.peer = hello_decoder.decode(payload)
+                replica.connection = connection
+            elif kind == OUTCOMES:
+                self._on_outcomes(payload)
+            elif kind == REPORT:
+                replica.report, replica.heard_s = report_decoder.decode(payload), time.monotonic()
+                self._choose_leader()
+                if name == self._node:
+                    self._mind_quorum(replica.report.has_quorum)
+
+        def on_lost(connection: Connection) -> None:
+            lost.set()
+
+        address, loop = self._addresses[name], asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                if address.startswith("unix:"):
+                    _, connection = await loop.create_unix_connection(
+                        lambda: Connection(on_frame, on_lost), address.removeprefix("unix:")
+                    )
+                else:
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(on_frame, on_lost), *split_address(address)
+                    )
+        except (OSError, TimeoutError) as error:
+            return str(error) or "no answer"
+        hello = Hello(VERSION, self._cluster, 0, "gateway", self._node)
+        connection.send(HELLO, msgspec.json.encode(hello))
+        await lost.wait()
+        replica.connection = replica.report = None
+        self._choose_leader()
+        return refused
+
+    # --- trouble ------------------------------------------------------------------------------------------------------
+
+    def _mind_quorum(self, has_quorum: bool) -> None:
+        if has_quorum:
+            self._lonely_since_s = None
+        elif self._lonely_since_s is None:
+            self._lonely_since_s = time.monotonic()
+
+    def _is_lonely(self) -> bool:
+        """Whether this node has been without a majority for longer than an election should be waited for."""
+        since_s = self._lonely_since_s
+        return self._leader is None and since_s is not None and time.monotonic() - since_s > NO_QUORUM_S
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(NO_QUORUM_S / 3)
+            if self._calls and self._is_lonely():
+                self._fail_all("this node does not reach a majority of the cluster")
 
     def status(self) -> Status:
         """What this node knows now. No I/O."""
-        raise NotImplementedError
+        now_s = time.monotonic()
+        nodes = [
+            NodeStatus(
+                name,
+                address,
+                self._replicas[name].report is not None and now_s - self._replicas[name].heard_s < STALE_S,
+            )
+            for name, address in sorted(self._members.items())
+        ]
+        report = self._replicas[self._node].report
+        if report is None:
+            shard = ShardStatus(0, None, 0, 0, 0, "this node's shard does not answer")
+        else:
+            trouble = report.trouble
+            if trouble is None and not report.has_quorum:
+                trouble = "this node does not reach a majority of the cluster"
+            shard = ShardStatus(
+                0, report.leader, report.term, report.commit_index, report.applied_index, trouble
+            )
+        return Status(self._node, nodes, [shard])

@@ -97,12 +97,18 @@ class CopyFile:
 class IncomingFile:
     """Implements `storage.state.Install` as the file `incoming.mdb` beside `data.mdb`."""
 
-    def __init__(self, directory: Path, size: int, adopt: Callable[[Path, tuple[int, int]], None]) -> None:
-        """`adopt` checks the whole file, puts in what is kept of the old store, and makes it durable."""
+    def __init__(
+        self,
+        directory: Path,
+        size: int,
+        adopt: Callable[[Path, tuple[int, int]], None],
+        fail: Callable[[BaseException], StorageFailure],
+    ) -> None:
+        """`adopt` checks the whole file and puts in what is kept of the old store; `fail` ends the old store."""
         self._directory = directory
         self._path = directory / "incoming.mdb"
         self._size = size
-        self._adopt = adopt
+        self._adopt, self._fail = adopt, fail
         self._offset = 0
         self._checksum = 0
         self._tail = b""
@@ -117,7 +123,7 @@ class IncomingFile:
             try:
                 written = os.pwrite(self._descriptor, view, self._offset)
             except OSError as error:
-                raise StorageFailure(f"a copy could not be taken in: {error}") from error
+                raise self._fail(error) from error
             self._offset += written
             view = view[written:]
         body = self._tail + data
@@ -136,7 +142,7 @@ class IncomingFile:
             os.replace(self._path, self._directory / "data.mdb")
             sync_directory(self._directory)
         except OSError as error:
-            raise StorageFailure(f"a copy could not be installed: {error}") from error
+            raise self._fail(error) from error
         finally:
             self.abandon()
 

@@ -5,12 +5,12 @@
     directory/owner.lock    held by the one process that uses the directory
     directory/lock.mdb      LMDB's table of readers, worthless when the directory is not in use
 
-    journal   index u64 big-endian → term u64 | crc32 u32 | payload
-    meta      name → crc32 u32 | value;  names beginning with ":" are the store's own
-    state     key → crc32 u32 | value
+    journal   index u64 big-endian → sealed entry
+    meta      name → sealed value;  names beginning with ":" are the store's own
+    state     key → sealed value
 
-Checksums cover the key too, so that a value under the wrong key is found. They are checked at every read of the state
-and at the first read of an entry; what a message's bytes are is checked again by its block whenever it is delivered.
+Seals (`storage.seals`) are checked at every read of the state and at the first read of an entry; the bytes of a message
+are checked again by its block whenever it is delivered.
 
 A transaction is durable when `commit` returns: LMDB writes pages, fdatasyncs, and then writes the page that makes them
 count through a descriptor that syncs each write. No option turns that off. NB: LMDB forgets a failed fdatasync and
@@ -22,10 +22,6 @@ The map is larger than what may be used: free pages lie scattered, and a large e
 from __future__ import annotations
 
 import os
-import struct
-import tempfile
-import threading
-import zlib
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -33,8 +29,10 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import lmdb
 
-from storage.disk import Resident, free_bytes, lock_directory, sync_directory, sync_file
+from storage.copies import CopyFile, IncomingFile
+from storage.disk import Resident, free_bytes, lock_directory, sync_directory
 from storage.records import entry_key, read_u64, u64
+from storage.seals import ENTRY_SEAL_BYTES, seal, seal_entry, unseal, unseal_entry
 from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, Logged, StorageFailure
 
 FORMAT = 1
@@ -49,19 +47,17 @@ _TOUCHED_BYTES = 16 * 1024 * 1024
 _FAULT_BYTES = 64 * 1024
 """What the kernel maps around a page that is read for the first time."""
 
-_COPY_BYTES = 1024 * 1024
-_SUFFIX_BYTES = 32 * 1024 * 1024
+_MOVED_BYTES_MAX = 32 * 1024 * 1024
+"""How much of the journal one transaction moves into an installed copy: what is written waits in memory."""
 
 _FORMAT_META = b":format"
 _FIRST_META = b":first_index"
 _IDENTITY_META = b":identity"
-
-_CRC = struct.Struct("<I")
-_ENTRY = struct.Struct("<QI")
+_TRAVELLING = frozenset((_FORMAT_META, _FIRST_META, APPLIED_META.encode()))
+"""What of a copy's meta describes the copy; everything else is each replica's own."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_crc32 = zlib.crc32
 _Transaction = lmdb.Transaction[memoryview]
 
 
@@ -110,42 +106,13 @@ def _open(path: Path, map_bytes: int, *, shared: bool) -> _Tables:
         raise
 
 
-def _seal(key: bytes, value: bytes) -> bytes:
-    return _CRC.pack(_crc32(value, _crc32(key))) + value
-
-
-def _unseal(key: bytes, sealed: memoryview) -> bytes:
-    value = bytes(sealed[4:])
-    if len(sealed) < 4 or _CRC.unpack_from(sealed)[0] != _crc32(value, _crc32(key)):
-        raise StorageFailure(f"the value of {key!r} does not match its checksum")
-    return value
-
-
-def _seal_entry(index: int, term: int, payload: bytes) -> bytes:
-    return b"".join((_ENTRY.pack(term, _entry_crc(index, term, payload)), payload))
-
-
-def _unseal_entry(index: int, sealed: memoryview) -> tuple[int, memoryview]:
-    """Term and payload."""
-    payload = sealed[_ENTRY.size :]
-    if len(sealed) >= _ENTRY.size:
-        term, crc = _ENTRY.unpack_from(sealed)
-        if crc == _entry_crc(index, term, payload):
-            return term, payload
-    raise StorageFailure(f"journal entry {index} does not match its checksum")
-
-
-def _entry_crc(index: int, term: int, payload: bytes | memoryview) -> int:
-    return _crc32(payload, _crc32(u64(index) + u64(term)))
-
-
 def _get_meta(txn: _Transaction, tables: _Tables, name: bytes) -> bytes | None:
     sealed = txn.get(name, db=tables.meta)
-    return None if sealed is None else _unseal(name, sealed)
+    return None if sealed is None else unseal(name, sealed)
 
 
 def _put_meta(txn: _Transaction, tables: _Tables, name: bytes, value: bytes) -> None:
-    txn.put(name, _seal(name, value), db=tables.meta)
+    txn.put(name, seal(name, value), db=tables.meta)
 
 
 def _check_format(txn: _Transaction, tables: _Tables) -> bool:
@@ -177,13 +144,13 @@ def verify(txn: _Transaction, tables: _Tables, pause: Callable[[int], None] = la
     """
     for table in (tables.meta, tables.state):
         for view, sealed in txn.cursor(db=table):
-            _unseal(bytes(view), sealed)
+            unseal(bytes(view), sealed)
             pause(len(sealed))
     first_index, last_index = _bounds(txn, tables)
     expected = first_index
     for view, sealed in txn.cursor(db=tables.journal):
         index = read_u64(bytes(view))
-        _unseal_entry(index, sealed)
+        unseal_entry(index, sealed)
         pause(len(sealed))
         if index >= first_index:
             if index != expected:
@@ -229,10 +196,9 @@ class LmdbStore:
         self._failure: BaseException | None = None
         self._txn: _Transaction | None = None
         self._writing = False
-        self._copies: list[LmdbCopy] = []
+        self._copies: list[CopyFile] = []
         self._checked: set[int] = set()
         self._touched_bytes = 0
-        self._page_bytes = 0
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = lock_directory(directory)
         try:
@@ -246,7 +212,7 @@ class LmdbStore:
     def _begin_with(self, identity: str) -> None:
         (self._directory / "incoming.mdb").unlink(missing_ok=True)
         (self._directory / "lock.mdb").unlink(missing_ok=True)
-        self._tables = _open(self._directory, 2 * self._bytes_max + _SUFFIX_BYTES, shared=True)
+        self._tables = _open(self._directory, 2 * self._bytes_max + _MOVED_BYTES_MAX, shared=True)
         try:
             sync_directory(self._directory)
             sync_directory(self._directory.parent)
@@ -289,13 +255,13 @@ class LmdbStore:
         if not 0 < len(key) <= KEY_BYTES_MAX:
             return None
         sealed = self._reading().get(key, db=self._tables.state)
-        return None if sealed is None else _unseal(key, sealed)
+        return None if sealed is None else unseal(key, sealed)
 
     @_guarded
     def put(self, key: bytes, value: bytes) -> None:
         """Set `key`."""
         assert 0 < len(key) <= KEY_BYTES_MAX, "a key of a size that no store takes"
-        self._written().put(key, _seal(key, value), db=self._tables.state)
+        self._written().put(key, seal(key, value), db=self._tables.state)
 
     @_guarded
     def delete(self, key: bytes) -> None:
@@ -338,7 +304,7 @@ class LmdbStore:
     def _record(self, cursor: lmdb.Cursor[memoryview], prefix: bytes) -> tuple[bytes, bytes] | None:
         view, sealed = cursor.item()
         key = bytes(view)
-        return (key, _unseal(key, sealed)) if key.startswith(prefix) else None
+        return (key, unseal(key, sealed)) if key.startswith(prefix) else None
 
     @_guarded
     def entry(self, index: int) -> memoryview:
@@ -348,8 +314,8 @@ class LmdbStore:
             raise StorageFailure(f"journal entry {index} is missing")
         self._touched_bytes += len(sealed) + _FAULT_BYTES
         if index in self._checked:
-            return sealed[_ENTRY.size :]
-        _, payload = _unseal_entry(index, sealed)
+            return sealed[ENTRY_SEAL_BYTES:]
+        _, payload = unseal_entry(index, sealed)
         if len(self._checked) >= 10_000:
             self._checked.clear()
         self._checked.add(index)
@@ -379,7 +345,7 @@ class LmdbStore:
     def append(self, index: int, term: int, payload: bytes) -> None:
         """Add the entry after the last."""
         assert index == self._last_index + 1, "the journal has no gaps"
-        self._written().put(u64(index), _seal_entry(index, term, payload), append=True, db=self._tables.journal)
+        self._written().put(u64(index), seal_entry(index, term, payload), append=True, db=self._tables.journal)
         self._last_index = index
 
     @_guarded
@@ -404,7 +370,7 @@ class LmdbStore:
         if sealed is None:
             raise StorageFailure(f"journal entry {index} is missing")
         self._touched_bytes += len(sealed) + _FAULT_BYTES
-        term, payload = _unseal_entry(index, sealed)
+        term, payload = unseal_entry(index, sealed)
         return Logged(index, term, bytes(payload))
 
     @_guarded
@@ -486,17 +452,94 @@ class LmdbStore:
             self._lock = -1
         self._fail(StorageFailure("it is closed"))
 
+    # --- copies -------------------------------------------------------------------------------------------------------
+
     @_guarded
-    def start_copy(self) -> LmdbCopy:
+    def start_copy(self) -> CopyFile:
         """Begin a copy of everything as of the last commit."""
-        copy = LmdbCopy(self._tables, self._directory)
+        tables = self._tables
+        txn = tables.env.begin(buffers=True)
+        applied = _get_meta(txn, tables, APPLIED_META.encode())
+
+        def fill(descriptor: int) -> None:
+            try:
+                tables.env.copyfd(descriptor, compact=True, txn=txn)
+            finally:
+                txn.abort()
+
+        copy = CopyFile(self._directory, APPLIED.unpack(applied) if applied else (0, 0), fill)
         self._copies.append(copy)
         return copy
 
     @_guarded
-    def start_install(self, size: int) -> LmdbInstall:
+    def start_install(self, size: int) -> IncomingFile:
         """Begin to take in another replica's copy of `size` bytes."""
-        return LmdbInstall(self, size)
+        return IncomingFile(self._directory, size, self._adopt, self._fail)
+
+    @_guarded
+    def _adopt(self, path: Path, applied: tuple[int, int]) -> None:
+        """Check another replica's copy and make it what this store shall be."""
+        assert not self._writing, "a copy is installed between transactions"
+        try:
+            copy = _open(path, 2 * self._bytes_max + _MOVED_BYTES_MAX, shared=False)
+        except lmdb.Error as error:
+            raise ValueError(f"the copy cannot be opened: {error}") from error
+        try:
+            last_index = self._check_copy(copy, path, applied)
+            self._keep(copy, applied, last_index)
+        finally:
+            copy.env.close()
+        self._fail(StorageFailure("it was replaced by an installed copy; open it again"))
+
+    def _check_copy(self, copy: _Tables, path: Path, applied: tuple[int, int]) -> int:
+        """Sweep the copy and return the index of its last entry. Raises `ValueError`."""
+        resident, unseen = Resident(path, RESIDENT_BYTES_MAX), 0
+
+        def pause(size: int) -> None:
+            nonlocal unseen
+            unseen += size
+            if unseen > _TOUCHED_BYTES:
+                unseen = 0
+                resident.trim()
+
+        try:
+            with copy.env.begin(buffers=True) as txn:
+                if not _check_format(txn, copy):
+                    raise ValueError("the copy has no format")
+                found = verify(txn, copy, pause)
+        except (lmdb.Error, StorageFailure, NewerFormatError) as error:
+            raise ValueError(f"the copy is damaged or foreign: {error}") from error
+        if found.applied != applied:
+            raise ValueError(f"the copy was applied up to {found.applied}, not up to {applied}")
+        if not found.first_index <= applied[0] <= found.last_index:
+            raise ValueError("the copy's journal does not reach its last applied entry")
+        return found.last_index
+
+    def _keep(self, copy: _Tables, applied: tuple[int, int], copy_last: int) -> None:
+        """Put this replica's own values and the rest of its journal in the place of the copy's."""
+        index, term = applied
+        held = self.logged(index)
+        last = self._last_index if held is not None and held.term == term else index
+        mine = self._reading()
+        with copy.env.begin(write=True, buffers=True) as txn:
+            for name in [bytes(name) for name, _ in txn.cursor(db=copy.meta)]:
+                if name not in _TRAVELLING:
+                    txn.delete(name, db=copy.meta)
+            for view, sealed in mine.cursor(db=self._tables.meta):
+                if bytes(view) not in _TRAVELLING:
+                    txn.put(view, sealed, db=copy.meta)
+            for dropped in range(index + 1, copy_last + 1):
+                txn.delete(u64(dropped), db=copy.journal)
+        position = index + 1
+        while position <= last:
+            moved_bytes = 0
+            with copy.env.begin(write=True, buffers=True) as txn:
+                while position <= last and moved_bytes < _MOVED_BYTES_MAX:
+                    entry = self.logged(position)
+                    assert entry is not None, "the journal has no gaps"
+                    txn.put(u64(position), seal_entry(position, entry.term, entry.payload), db=copy.journal)
+                    moved_bytes += len(entry.payload)
+                    position += 1
 
 
 def _seek(cursor: lmdb.Cursor[memoryview], target: bytes) -> bool:

@@ -1,0 +1,80 @@
+"""The recipe of a node: whose data it is, which processes it has, and how they find one another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import msgspec
+import structlog
+
+from api.config import Config
+from cluster.identity import Identity, IdentityError, claim
+from cluster.process import configure_logging
+from cluster.shard import ShardConfig
+from cluster.supervisor import Child, supervise
+
+_log = structlog.get_logger()
+
+
+class GatewayConfig(msgspec.Struct, frozen=True):
+    """What a gateway's process is told."""
+
+    parent: int
+    cluster: str
+    socket: str
+    config: str
+
+
+def socket_path(config: Config) -> str:
+    """Where the node's own shard listens for gateways.
+
+    NB: a socket's path may have 107 bytes only, so a long one is reached through the supervisor's open directory.
+    """
+    path = str((config.data / "shard-0" / "gateway.sock").absolute())
+    if len(path.encode()) < 100:
+        return path
+    descriptor = os.open(config.data / "shard-0", os.O_RDONLY | os.O_DIRECTORY)
+    return f"/proc/{os.getpid()}/fd/{descriptor}/gateway.sock"
+
+
+def serve(config: Config) -> int:
+    """Run a node until it is stopped. Returns its exit code."""
+    configure_logging(config.log_format, config.log_level, node=config.node, process="supervisor")
+    try:
+        identity = claim(config.data, config.node, config.members)
+        (config.data / "shard-0").mkdir(exist_ok=True)
+    except (IdentityError, OSError) as error:
+        sys.stderr.write(f"trimaran: {error}\n")
+        return 1
+    _log.info("node starting", cluster=identity.cluster, http=config.http, data=str(config.data))
+    return asyncio.run(supervise(_children(config, identity)))
+
+
+def _children(config: Config, identity: Identity) -> list[Child]:
+    socket = socket_path(config)
+    shard = ShardConfig(
+        parent=os.getpid(),
+        node=config.node,
+        cluster=identity.cluster,
+        shard=0,
+        directory=str(config.data / "shard-0"),
+        socket=socket,
+        listen=config.raft,
+        peers=dict(config.members),
+        store_bytes_max=config.store_bytes_max,
+        room_reserve_bytes=config.room_reserve_bytes,
+        heartbeat_ms=config.heartbeat_ms,
+        election_min_ms=config.election_min_ms,
+        election_max_ms=config.election_max_ms,
+        log_format=config.log_format,
+        log_level=config.log_level,
+    )
+    gateway = GatewayConfig(os.getpid(), identity.cluster, socket, config.to_json().decode())
+    python = (sys.executable, "-m")
+    gateway_argv = (*python, "api.gateway", msgspec.json.encode(gateway).decode())
+    return [
+        Child("shard-0", (*python, "cluster.shard", msgspec.json.encode(shard).decode())),
+        *(Child(f"gateway-{number}", gateway_argv) for number in range(config.gateways)),
+    ]
