@@ -397,7 +397,5 @@ class Client:
             trouble = report.trouble
             if trouble is None and not report.has_quorum:
                 trouble = "this node does not reach a majority of the cluster"
-            shard = ShardStatus(
-                0, report.leader, report.term, report.commit_index, report.applied_index, trouble
-            )
+            shard = ShardStatus(0, report.leader, report.term, report.commit_index, report.applied_index, trouble)
         return Status(self._node, nodes, [shard])

@@ -620,7 +620,7 @@ class Engine(SyncObj):  # type: ignore[misc]
             return False
         held = sorted((self._durable_index, *self._SyncObj__raftMatchIndex.values()), reverse=True)
         index = min(held[len(self._names) // 2], self._durable_index)
-        return index > self.commit_index and index >= int(self._SyncObj__noopIDx)
+        return bool(index > self.commit_index and index >= int(self._SyncObj__noopIDx))
 
     def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
         index, payload_bytes = self.applied_index, 0

@@ -36,7 +36,6 @@ from storage.operations import (
     Outcome,
     Pulse,
     PutQueue,
-    Receive,
     Received,
     Refused,
     Send,

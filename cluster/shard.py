@@ -1,4 +1,4 @@
-"""The process of one replica of a shard: sockets around `cluster.replica`, on one event loop with nothing else on it."""
+"""The process of one replica of a shard: sockets around `cluster.replica`, on an event loop of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -112,7 +113,8 @@ class Shard:
         fail_on_surprise(loop)
         host, port = split_address(self._config.listen)
         self._servers.append(await loop.create_server(self._accept, host, port))
-        Path(self._config.socket).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._config.socket)
         self._servers.append(await loop.create_unix_server(self._accept, self._config.socket))
         self._peers.start()
         self._poke()
@@ -190,8 +192,8 @@ class Shard:
     def _tell(self) -> None:
         """Tell the gateways what has changed, and now and then that nothing has."""
         report, told, now_s = self._report(), self._told, time.monotonic()
-        if self._stopping is not None and not self._replica.engine.is_leader and report.leader is not None:
-            self._stopping.cancelled() or self._stopping.done() or self._stopping.set_result(None)
+        if report.leader not in (None, self._config.node) and self._stopping is not None and not self._stopping.done():
+            self._stopping.set_result(None)
         if told is not None and now_s - self._told_s < REPORT_S and _gist(report) == _gist(told):
             return
         if told is None or (report.leader, report.term) != (told.leader, told.term):

@@ -1,7 +1,7 @@
 """The first process of a node: starts its shards and gateways, watches them, and stops them in order.
 
-Crash-only: a child that ends unasked takes the whole node with it, and whatever started the node starts it again. If the
-supervisor itself dies, even by SIGKILL, the kernel ends its children (`cluster.process.die_with`).
+Crash-only: a child that ends unasked takes the whole node with it, and whatever started the node starts it again. If
+the supervisor itself dies, even by SIGKILL, the kernel ends its children (`cluster.process.die_with`).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
@@ -88,9 +89,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=FRAME_BYTES_MAX)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
         self._on_made(self)
 
     def data_received(self, data: bytes) -> None:

@@ -44,8 +44,8 @@ class CopyFile:
                 offset += len(piece)
             os.pwrite(descriptor, checksum.to_bytes(_TRAILER_BYTES, "little"), offset)
             self._size = offset + _TRAILER_BYTES
-        except BaseException as error:  # noqa: BLE001 - told to whoever asks whether the copy is ready
-            self._error = error
+        except BaseException as error:
+            self._error = error  # raised to whoever asks whether the copy is ready
         finally:
             if self._is_closed:
                 self._file.close()

@@ -1,16 +1,12 @@
-"""The store on disk: one LMDB environment per replica, and the only file that knows LMDB.
+"""The store on disk: one LMDB environment per replica.
 
-    directory/data.mdb      everything, in three named databases
+    directory/data.mdb      everything, in three databases (`storage.lmdb_tables`)
     directory/incoming.mdb  another replica's copy on its way in; it takes the place of data.mdb when it is whole
     directory/owner.lock    held by the one process that uses the directory
     directory/lock.mdb      LMDB's table of readers, worthless when the directory is not in use
 
-    journal   index u64 big-endian → sealed entry
-    meta      name → sealed value;  names beginning with ":" are the store's own
-    state     key → sealed value
-
-Seals (`storage.seals`) are checked at every read of the state and at the first read of an entry; the bytes of a message
-are checked again by its block whenever it is delivered.
+Checksums are checked at every read of the state and at the first read of an entry; the bytes of a message are checked
+again by its block whenever it is delivered.
 
 A transaction is durable when `commit` returns: LMDB writes pages, fdatasyncs, and then writes the page that makes them
 count through a descriptor that syncs each write. No option turns that off. NB: LMDB forgets a failed fdatasync and
@@ -25,162 +21,56 @@ import os
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
-
-import lmdb
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from storage.copies import CopyFile, IncomingFile
 from storage.disk import Resident, free_bytes, lock_directory, sync_directory
-from storage.records import entry_key, read_u64, u64
+from storage.lmdb_tables import (
+    FIRST_META,
+    FORMAT,
+    FORMAT_META,
+    IDENTITY_META,
+    MOVED_BYTES_MAX,
+    RESIDENT_BYTES_MAX,
+    TOUCHED_BYTES,
+    Cursor,
+    Error,
+    Transaction,
+    adopt,
+    bounds,
+    check_format,
+    get_meta,
+    open_tables,
+    put_meta,
+)
+from storage.records import entry_key, u64
 from storage.seals import ENTRY_SEAL_BYTES, seal, seal_entry, unseal, unseal_entry
 from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, Logged, StorageFailure
-
-FORMAT = 1
-"""Version of the layout above. A change of it needs a migration in `_settle_format`."""
-
-RESIDENT_BYTES_MAX = 48 * 1024 * 1024
-"""Mapped pages that may count as this process's memory before they are let go of."""
-
-_TOUCHED_BYTES = 16 * 1024 * 1024
-"""How much is read between two looks at what is resident."""
 
 _FAULT_BYTES = 64 * 1024
 """What the kernel maps around a page that is read for the first time."""
 
-_MOVED_BYTES_MAX = 32 * 1024 * 1024
-"""How much of the journal one transaction moves into an installed copy: what is written waits in memory."""
-
-_FORMAT_META = b":format"
-_FIRST_META = b":first_index"
-_IDENTITY_META = b":identity"
-_TRAVELLING = frozenset((_FORMAT_META, _FIRST_META, APPLIED_META.encode()))
-"""What of a copy's meta describes the copy; everything else is each replica's own."""
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_Transaction = lmdb.Transaction[memoryview]
-
-
-class NewerFormatError(Exception):
-    """The directory was written by a newer release."""
 
 
 class WrongIdentityError(Exception):
     """The directory belongs to another replica."""
 
 
-class _Tables(NamedTuple):
-    env: lmdb.Environment
-    journal: lmdb._Database
-    meta: lmdb._Database
-    state: lmdb._Database
-
-
-class Contents(NamedTuple):
-    """What a sweep found: the contiguous journal, and up to where it was applied (0, 0 for nothing yet)."""
-
-    first_index: int
-    last_index: int
-    applied: tuple[int, int]
-
-
-def _open(path: Path, map_bytes: int, *, shared: bool) -> _Tables:
-    """Open an environment. `shared`: a directory with a reader table; else a single file used by this thread alone."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    env = lmdb.Environment(
-        str(path),
-        map_size=-(-map_bytes // page) * page,
-        subdir=shared,
-        lock=shared,
-        max_dbs=3,
-        max_spare_txns=1,
-        mode=0o600,
-        readahead=False,  # of backlogs much larger than memory a receive needs single entries
-        sync=True,
-        metasync=True,
-    )
-    try:
-        return _Tables(env, env.open_db(b"journal"), env.open_db(b"meta"), env.open_db(b"state"))
-    except BaseException:
-        env.close()
-        raise
-
-
-def _get_meta(txn: _Transaction, tables: _Tables, name: bytes) -> bytes | None:
-    sealed = txn.get(name, db=tables.meta)
-    return None if sealed is None else unseal(name, sealed)
-
-
-def _put_meta(txn: _Transaction, tables: _Tables, name: bytes, value: bytes) -> None:
-    txn.put(name, seal(name, value), db=tables.meta)
-
-
-def _check_format(txn: _Transaction, tables: _Tables) -> bool:
-    """Whether there is anything here yet. Raises `NewerFormatError`."""
-    found = _get_meta(txn, tables, _FORMAT_META)
-    if found is None:
-        return False
-    version = int.from_bytes(found, "little")
-    if version > FORMAT:
-        raise NewerFormatError(
-            f"the store has format {version}, this release knows formats up to {FORMAT}: "
-            f"run the release that wrote it, or empty the directory and let the replica copy its peers"
-        )
-    assert version == FORMAT, "a migration from each older format belongs here"
-    return True
-
-
-def _bounds(txn: _Transaction, tables: _Tables) -> tuple[int, int]:
-    """First index of the contiguous journal, and the last of all."""
-    first = _get_meta(txn, tables, _FIRST_META)
-    cursor = txn.cursor(db=tables.journal)
-    return (read_u64(first) if first else 1), (read_u64(bytes(cursor.key())) if cursor.last() else 0)
-
-
-def verify(txn: _Transaction, tables: _Tables, pause: Callable[[int], None] = lambda _: None) -> Contents:
-    """Read everything once and check every checksum and what the journal promises. Raises `StorageFailure`.
-
-    `pause` is called with the bytes of each record after it was read.
-    """
-    for table in (tables.meta, tables.state):
-        for view, sealed in txn.cursor(db=table):
-            unseal(bytes(view), sealed)
-            pause(len(sealed))
-    first_index, last_index = _bounds(txn, tables)
-    expected = first_index
-    for view, sealed in txn.cursor(db=tables.journal):
-        index = read_u64(bytes(view))
-        unseal_entry(index, sealed)
-        pause(len(sealed))
-        if index >= first_index:
-            if index != expected:
-                raise StorageFailure(f"journal entry {expected} is missing")
-            expected += 1
-    if first_index > last_index + 1:
-        raise StorageFailure(f"the journal ends at {last_index}, before its first entry {first_index}")
-    cursor = txn.cursor(db=tables.state)
-    found = cursor.set_range(b"e")
-    while found and (key := bytes(cursor.key()))[:1] == b"e":
-        if txn.get(key[1:], db=tables.journal) is None:
-            raise StorageFailure(f"journal entry {read_u64(key[1:])} holds messages but is missing")
-        found = cursor.next()
-    applied = _get_meta(txn, tables, APPLIED_META.encode())
-    return Contents(first_index, last_index, APPLIED.unpack(applied) if applied else (0, 0))
-
-
 def _guarded(method: Callable[Concatenate[LmdbStore, _P], _T]) -> Callable[Concatenate[LmdbStore, _P], _T]:
     """The first storage error ends the store: it is raised as `StorageFailure`, and so is every later call."""
 
     @wraps(method)
-    def guarded(self: LmdbStore, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def guarded(self: LmdbStore, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         if self._failure is not None:
             raise StorageFailure(f"the store takes no more calls: {self._failure}") from self._failure
         try:
             return method(self, *args, **kwargs)
-        except (lmdb.Error, OSError, StorageFailure) as error:
+        except (Error, OSError, StorageFailure) as error:
             raise self._fail(error) from error
 
-    return guarded
+    return cast("Callable[Concatenate[LmdbStore, _P], _T]", guarded)
 
 
 class LmdbStore:
@@ -193,8 +83,9 @@ class LmdbStore:
     def __init__(self, directory: Path, *, bytes_max: int, identity: str = "") -> None:
         self._directory = directory
         self._bytes_max = bytes_max
+        self._map_bytes = 2 * bytes_max + MOVED_BYTES_MAX
         self._failure: BaseException | None = None
-        self._txn: _Transaction | None = None
+        self._txn: Transaction | None = None
         self._writing = False
         self._copies: list[CopyFile] = []
         self._checked: set[int] = set()
@@ -205,27 +96,27 @@ class LmdbStore:
             self._begin_with(identity)
         except BaseException as error:
             os.close(self._lock)
-            if isinstance(error, lmdb.Error | OSError):
+            if isinstance(error, Error | OSError):
                 raise StorageFailure(f"{directory} cannot be opened: {error}") from error
             raise
 
     def _begin_with(self, identity: str) -> None:
         (self._directory / "incoming.mdb").unlink(missing_ok=True)
         (self._directory / "lock.mdb").unlink(missing_ok=True)
-        self._tables = _open(self._directory, 2 * self._bytes_max + _MOVED_BYTES_MAX, shared=True)
+        self._tables = open_tables(self._directory, self._map_bytes, shared=True)
         try:
             sync_directory(self._directory)
             sync_directory(self._directory.parent)
             with self._tables.env.begin(write=True, buffers=True) as txn:
-                if not _check_format(txn, self._tables):
-                    _put_meta(txn, self._tables, _FORMAT_META, FORMAT.to_bytes(4, "little"))
-                    _put_meta(txn, self._tables, _IDENTITY_META, identity.encode())
-                owner = (_get_meta(txn, self._tables, _IDENTITY_META) or b"").decode()
+                if not check_format(txn, self._tables):
+                    put_meta(txn, self._tables, FORMAT_META, FORMAT.to_bytes(4, "little"))
+                    put_meta(txn, self._tables, IDENTITY_META, identity.encode())
+                owner = (get_meta(txn, self._tables, IDENTITY_META) or b"").decode()
                 if owner != identity:
                     raise WrongIdentityError(
                         f"{self._directory} belongs to {owner!r}, not to {identity!r}: check the configured directory"
                     )
-                self._first_index, self._last_index = _bounds(txn, self._tables)
+                self._first_index, self._last_index = bounds(txn, self._tables)
         except BaseException:
             self._tables.env.close()
             raise
@@ -236,13 +127,13 @@ class LmdbStore:
             self._failure = error
         return error if isinstance(error, StorageFailure) else StorageFailure(f"{type(error).__name__}: {error}")
 
-    def _reading(self) -> _Transaction:
+    def _reading(self) -> Transaction:
         """The open transaction, or else one that sees the last commit."""
         if self._txn is None:
             self._txn = self._tables.env.begin(buffers=True)
         return self._txn
 
-    def _written(self) -> _Transaction:
+    def _written(self) -> Transaction:
         assert self._writing, "written outside a transaction"
         assert self._txn is not None
         return self._txn
@@ -266,7 +157,8 @@ class LmdbStore:
     @_guarded
     def delete(self, key: bytes) -> None:
         """Forget `key`; fine if it is unknown."""
-        self._written().delete(key, db=self._tables.state)
+        if 0 < len(key) <= KEY_BYTES_MAX:
+            self._written().delete(key, db=self._tables.state)
 
     @_guarded
     def first(self, prefix: bytes, start: bytes = b"") -> tuple[bytes, bytes] | None:
@@ -279,11 +171,8 @@ class LmdbStore:
         """The record with the greatest key ≤ `prefix + end` that begins with `prefix`."""
         cursor = self._reading().cursor(db=self._tables.state)
         target = prefix + end
-        if not _seek(cursor, target):
-            found = cursor.last()
-        else:
-            found = bytes(cursor.key()) == target or cursor.prev()
-        return self._record(cursor, prefix) if found else None
+        is_found = (bytes(cursor.key()) == target or cursor.prev()) if _seek(cursor, target) else cursor.last()
+        return self._record(cursor, prefix) if is_found else None
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The records whose keys begin with `prefix`, from `prefix + start` on, in order. Do not write meanwhile."""
@@ -293,15 +182,15 @@ class LmdbStore:
             record = self._scan_on(cursor, prefix)
 
     @_guarded
-    def _scan_from(self, prefix: bytes, start: bytes) -> tuple[lmdb.Cursor[memoryview], tuple[bytes, bytes] | None]:
+    def _scan_from(self, prefix: bytes, start: bytes) -> tuple[Cursor, tuple[bytes, bytes] | None]:
         cursor = self._reading().cursor(db=self._tables.state)
         return cursor, self._record(cursor, prefix) if _seek(cursor, prefix + start) else None
 
     @_guarded
-    def _scan_on(self, cursor: lmdb.Cursor[memoryview], prefix: bytes) -> tuple[bytes, bytes] | None:
+    def _scan_on(self, cursor: Cursor, prefix: bytes) -> tuple[bytes, bytes] | None:
         return self._record(cursor, prefix) if cursor.next() else None
 
-    def _record(self, cursor: lmdb.Cursor[memoryview], prefix: bytes) -> tuple[bytes, bytes] | None:
+    def _record(self, cursor: Cursor, prefix: bytes) -> tuple[bytes, bytes] | None:
         view, sealed = cursor.item()
         key = bytes(view)
         return (key, unseal(key, sealed)) if key.startswith(prefix) else None
@@ -357,7 +246,7 @@ class LmdbStore:
             self._drop(txn, dropped)
         self._last_index = min(self._last_index, index - 1)
 
-    def _drop(self, txn: _Transaction, index: int) -> None:
+    def _drop(self, txn: Transaction, index: int) -> None:
         txn.delete(u64(index), db=self._tables.journal)
         self._checked.discard(index)
 
@@ -384,20 +273,20 @@ class LmdbStore:
             if txn.get(entry_key(dropped), db=self._tables.state) is None:
                 self._drop(txn, dropped)
         self._first_index = end
-        _put_meta(txn, self._tables, _FIRST_META, u64(end))
+        put_meta(txn, self._tables, FIRST_META, u64(end))
 
     # --- the replica's own --------------------------------------------------------------------------------------------
 
     @_guarded
     def meta(self, name: str) -> bytes | None:
         """A small named value of this replica."""
-        return _get_meta(self._reading(), self._tables, name.encode())
+        return get_meta(self._reading(), self._tables, name.encode())
 
     @_guarded
     def set_meta(self, name: str, value: bytes) -> None:
         """Set a small named value of this replica."""
         assert name[:1] not in ("", ":"), "a name of the store's own"
-        _put_meta(self._written(), self._tables, name.encode(), value)
+        put_meta(self._written(), self._tables, name.encode(), value)
 
     @_guarded
     def begin(self) -> None:
@@ -415,7 +304,7 @@ class LmdbStore:
         self._writing, self._txn = False, None
         txn.commit()
         self._touched_bytes += _FAULT_BYTES
-        if self._touched_bytes > _TOUCHED_BYTES or self._copies:
+        if self._touched_bytes > TOUCHED_BYTES or self._copies:
             self._touched_bytes = 0
             self._copies = [copy for copy in self._copies if copy.is_running]
             self._resident.trim()
@@ -459,7 +348,7 @@ class LmdbStore:
         """Begin a copy of everything as of the last commit."""
         tables = self._tables
         txn = tables.env.begin(buffers=True)
-        applied = _get_meta(txn, tables, APPLIED_META.encode())
+        applied = get_meta(txn, tables, APPLIED_META.encode())
 
         def fill(descriptor: int) -> None:
             try:
@@ -480,68 +369,10 @@ class LmdbStore:
     def _adopt(self, path: Path, applied: tuple[int, int]) -> None:
         """Check another replica's copy and make it what this store shall be."""
         assert not self._writing, "a copy is installed between transactions"
-        try:
-            copy = _open(path, 2 * self._bytes_max + _MOVED_BYTES_MAX, shared=False)
-        except lmdb.Error as error:
-            raise ValueError(f"the copy cannot be opened: {error}") from error
-        try:
-            last_index = self._check_copy(copy, path, applied)
-            self._keep(copy, applied, last_index)
-        finally:
-            copy.env.close()
+        adopt(path, self._map_bytes, applied, self._tables, (self._first_index, self._last_index))
         self._fail(StorageFailure("it was replaced by an installed copy; open it again"))
 
-    def _check_copy(self, copy: _Tables, path: Path, applied: tuple[int, int]) -> int:
-        """Sweep the copy and return the index of its last entry. Raises `ValueError`."""
-        resident, unseen = Resident(path, RESIDENT_BYTES_MAX), 0
 
-        def pause(size: int) -> None:
-            nonlocal unseen
-            unseen += size
-            if unseen > _TOUCHED_BYTES:
-                unseen = 0
-                resident.trim()
-
-        try:
-            with copy.env.begin(buffers=True) as txn:
-                if not _check_format(txn, copy):
-                    raise ValueError("the copy has no format")
-                found = verify(txn, copy, pause)
-        except (lmdb.Error, StorageFailure, NewerFormatError) as error:
-            raise ValueError(f"the copy is damaged or foreign: {error}") from error
-        if found.applied != applied:
-            raise ValueError(f"the copy was applied up to {found.applied}, not up to {applied}")
-        if not found.first_index <= applied[0] <= found.last_index:
-            raise ValueError("the copy's journal does not reach its last applied entry")
-        return found.last_index
-
-    def _keep(self, copy: _Tables, applied: tuple[int, int], copy_last: int) -> None:
-        """Put this replica's own values and the rest of its journal in the place of the copy's."""
-        index, term = applied
-        held = self.logged(index)
-        last = self._last_index if held is not None and held.term == term else index
-        mine = self._reading()
-        with copy.env.begin(write=True, buffers=True) as txn:
-            for name in [bytes(name) for name, _ in txn.cursor(db=copy.meta)]:
-                if name not in _TRAVELLING:
-                    txn.delete(name, db=copy.meta)
-            for view, sealed in mine.cursor(db=self._tables.meta):
-                if bytes(view) not in _TRAVELLING:
-                    txn.put(view, sealed, db=copy.meta)
-            for dropped in range(index + 1, copy_last + 1):
-                txn.delete(u64(dropped), db=copy.journal)
-        position = index + 1
-        while position <= last:
-            moved_bytes = 0
-            with copy.env.begin(write=True, buffers=True) as txn:
-                while position <= last and moved_bytes < _MOVED_BYTES_MAX:
-                    entry = self.logged(position)
-                    assert entry is not None, "the journal has no gaps"
-                    txn.put(u64(position), seal_entry(position, entry.term, entry.payload), db=copy.journal)
-                    moved_bytes += len(entry.payload)
-                    position += 1
-
-
-def _seek(cursor: lmdb.Cursor[memoryview], target: bytes) -> bool:
+def _seek(cursor: Cursor, target: bytes) -> bool:
     """Go to the first key ≥ `target`. No key is longer than the limit, so what is cut off there makes no difference."""
     return cursor.set_range(target[: KEY_BYTES_MAX + 1]) if target else cursor.first()

@@ -1,0 +1,232 @@
+"""The databases of one LMDB environment: opening, checking and merging them. The only file that imports LMDB.
+
+    journal   index u64 big-endian → sealed entry
+    meta      name → sealed value;  names beginning with ":" are the store's own
+    state     key → sealed value
+
+Seals (`storage.seals`) are checked whenever a value is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeAlias, TypeAlias
+
+import lmdb
+
+from storage.disk import Resident
+from storage.records import read_u64, u64
+from storage.seals import seal, unseal, unseal_entry
+from storage.state import APPLIED, APPLIED_META, StorageFailure
+
+FORMAT = 1
+"""Version of the layout above. A change of it needs a migration in `check_format`."""
+
+RESIDENT_BYTES_MAX = 48 * 1024 * 1024
+"""Mapped pages that may count as this process's memory before they are let go of."""
+
+TOUCHED_BYTES = 16 * 1024 * 1024
+"""How much is read between two looks at what is resident."""
+
+MOVED_BYTES_MAX = 32 * 1024 * 1024
+"""How much of the journal one transaction moves into an installed copy: what is written waits in memory."""
+
+FORMAT_META = b":format"
+FIRST_META = b":first_index"
+IDENTITY_META = b":identity"
+_TRAVELLING = frozenset((FORMAT_META, FIRST_META, APPLIED_META.encode()))
+"""What of a copy's meta describes the copy; everything else is each replica's own."""
+
+Error = lmdb.Error
+Transaction: TypeAlias = "lmdb.Transaction[memoryview]"
+Cursor: TypeAlias = "lmdb.Cursor[memoryview]"
+
+
+class NewerFormatError(Exception):
+    """The directory was written by a newer release."""
+
+
+class Tables(NamedTuple):
+    """An open environment and its databases."""
+
+    env: lmdb.Environment
+    journal: lmdb._Database
+    meta: lmdb._Database
+    state: lmdb._Database
+
+
+class Contents(NamedTuple):
+    """What a sweep found: the contiguous journal, and up to where it was applied (0, 0 for nothing yet)."""
+
+    first_index: int
+    last_index: int
+    applied: tuple[int, int]
+
+
+def open_tables(path: Path, map_bytes: int, *, shared: bool) -> Tables:
+    """Open an environment. `shared`: a directory with a reader table; else a single file used by this thread alone."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    env = lmdb.Environment(
+        str(path),
+        map_size=-(-map_bytes // page) * page,
+        subdir=shared,
+        lock=shared,
+        max_dbs=3,
+        max_spare_txns=1,
+        mode=0o600,
+        readahead=False,  # of backlogs much larger than memory a receive needs single entries
+        sync=True,
+        metasync=True,
+    )
+    try:
+        return Tables(env, env.open_db(b"journal"), env.open_db(b"meta"), env.open_db(b"state"))
+    except BaseException:
+        env.close()
+        raise
+
+
+def get_meta(txn: Transaction, tables: Tables, name: bytes) -> bytes | None:
+    """The value called `name`, checked, or None."""
+    sealed = txn.get(name, db=tables.meta)
+    return None if sealed is None else unseal(name, sealed)
+
+
+def put_meta(txn: Transaction, tables: Tables, name: bytes, value: bytes) -> None:
+    """Set the value called `name`."""
+    txn.put(name, seal(name, value), db=tables.meta)
+
+
+def check_format(txn: Transaction, tables: Tables) -> bool:
+    """Whether there is anything here yet. Raises `NewerFormatError`."""
+    found = get_meta(txn, tables, FORMAT_META)
+    if found is None:
+        return False
+    version = int.from_bytes(found, "little")
+    if version > FORMAT:
+        raise NewerFormatError(
+            f"the store has format {version}, this release knows formats up to {FORMAT}: "
+            f"run the release that wrote it, or empty the directory and let the replica copy its peers"
+        )
+    assert version == FORMAT, "a migration from each older format belongs here"
+    return True
+
+
+def bounds(txn: Transaction, tables: Tables) -> tuple[int, int]:
+    """First index of the contiguous journal, and the last of all."""
+    first = get_meta(txn, tables, FIRST_META)
+    cursor = txn.cursor(db=tables.journal)
+    return (read_u64(first) if first else 1), (read_u64(bytes(cursor.key())) if cursor.last() else 0)
+
+
+def verify(txn: Transaction, tables: Tables, pause: Callable[[int], None] = lambda _: None) -> Contents:
+    """Read everything once and check every checksum and what the journal promises. Raises `StorageFailure`.
+
+    `pause` is called with the bytes of each record after it was read.
+    """
+    for table in (tables.meta, tables.state):
+        for view, sealed in txn.cursor(db=table):
+            unseal(bytes(view), sealed)
+            pause(len(sealed))
+    first_index, last_index = bounds(txn, tables)
+    expected = first_index
+    for view, sealed in txn.cursor(db=tables.journal):
+        index = read_u64(bytes(view))
+        unseal_entry(index, sealed)
+        pause(len(sealed))
+        if index >= first_index:
+            if index != expected:
+                raise StorageFailure(f"journal entry {expected} is missing")
+            expected += 1
+    if first_index > last_index + 1:
+        raise StorageFailure(f"the journal ends at {last_index}, before its first entry {first_index}")
+    cursor = txn.cursor(db=tables.state)
+    found = cursor.set_range(b"e")
+    while found and (key := bytes(cursor.key()))[:1] == b"e":
+        if txn.get(key[1:], db=tables.journal) is None:
+            raise StorageFailure(f"journal entry {read_u64(key[1:])} holds messages but is missing")
+        found = cursor.next()
+    applied = get_meta(txn, tables, APPLIED_META.encode())
+    return Contents(first_index, last_index, APPLIED.unpack(applied) if applied else (0, 0))
+
+
+def adopt(path: Path, map_bytes: int, applied: tuple[int, int], old: Tables, old_bounds: tuple[int, int]) -> None:
+    """Check another replica's copy at `path`, and put the old store's own values and the rest of its journal in.
+
+    Raises `ValueError` when the copy is not what it says.
+    """
+    try:
+        copy = open_tables(path, map_bytes, shared=False)
+    except Error as error:
+        raise ValueError(f"the copy cannot be opened: {error}") from error
+    try:
+        found = _check_copy(copy, path, applied)
+        with old.env.begin(buffers=True) as mine:
+            _keep_meta(copy, old, mine)
+            _keep_journal(copy, found, old, mine, old_bounds)
+    finally:
+        copy.env.close()
+
+
+def _check_copy(copy: Tables, path: Path, applied: tuple[int, int]) -> Contents:
+    """Sweep the copy. Raises `ValueError`."""
+    resident, unseen = Resident(path, RESIDENT_BYTES_MAX), 0
+
+    def pause(size: int) -> None:
+        nonlocal unseen
+        unseen += size
+        if unseen > TOUCHED_BYTES:
+            unseen = 0
+            resident.trim()
+
+    try:
+        with copy.env.begin(buffers=True) as txn:
+            if not check_format(txn, copy):
+                raise ValueError("the copy has no format")
+            found = verify(txn, copy, pause)
+    except (Error, StorageFailure, NewerFormatError) as error:
+        raise ValueError(f"the copy is damaged or foreign: {error}") from error
+    if found.applied != applied:
+        raise ValueError(f"the copy was applied up to {found.applied}, not up to {applied}")
+    if not found.first_index <= applied[0] <= found.last_index:
+        raise ValueError("the copy's journal does not reach its last applied entry")
+    return found
+
+
+def _keep_meta(copy: Tables, old: Tables, mine: Transaction) -> None:
+    with copy.env.begin(write=True, buffers=True) as txn:
+        for name in [bytes(name) for name, _ in txn.cursor(db=copy.meta)]:
+            if name not in _TRAVELLING:
+                txn.delete(name, db=copy.meta)
+        for view, sealed in mine.cursor(db=old.meta):
+            if (name := bytes(view)) not in _TRAVELLING:
+                txn.put(name, sealed, db=copy.meta)
+
+
+def _keep_journal(copy: Tables, found: Contents, old: Tables, mine: Transaction, old_bounds: tuple[int, int]) -> None:
+    """Drop the copy's entries after its last applied one, and continue with the old store's if they fit."""
+    index, term = found.applied
+    with copy.env.begin(write=True, buffers=True) as txn:
+        for dropped in range(index + 1, found.last_index + 1):
+            txn.delete(u64(dropped), db=copy.journal)
+    first, last = old_bounds
+    if not first <= index <= last or _entry(mine, old, index)[0] != term:
+        return
+    position = index + 1
+    while position <= last:
+        moved_bytes = 0
+        with copy.env.begin(write=True, buffers=True) as txn:
+            while position <= last and moved_bytes < MOVED_BYTES_MAX:
+                _, sealed = _entry(mine, old, position)
+                txn.put(u64(position), sealed, append=True, db=copy.journal)
+                moved_bytes += len(sealed)
+                position += 1
+
+
+def _entry(txn: Transaction, tables: Tables, index: int) -> tuple[int, memoryview]:
+    """Term and sealed bytes of an entry that must be there."""
+    sealed = txn.get(u64(index), db=tables.journal)
+    if sealed is None:
+        raise StorageFailure(f"journal entry {index} is missing")
+    return unseal_entry(index, sealed)[0], sealed
