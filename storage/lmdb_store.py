@@ -67,7 +67,10 @@ def _guarded(method: Callable[Concatenate[LmdbStore, _P], _T]) -> Callable[Conca
             raise StorageFailure(f"the store takes no more calls: {self._failure}") from self._failure
         try:
             return method(self, *args, **kwargs)
-        except (Error, OSError, StorageFailure) as error:
+        except StorageFailure as error:
+            self._fail(error)
+            raise
+        except (Error, OSError) as error:
             raise self._fail(error) from error
 
     return cast("Callable[Concatenate[LmdbStore, _P], _T]", guarded)

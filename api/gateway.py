@@ -1,0 +1,69 @@
+"""The process of a gateway: HTTP in, operations out. Keeps nothing that another gateway would miss."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import msgspec
+import structlog
+import uvloop
+
+from api.config import Address, Config
+from api.http import HttpServer
+from api.request import HttpSettings
+from api.serve import GatewayConfig
+from cluster.client import Client
+from cluster.process import configure_logging, die_with, fail, fail_on_surprise
+
+_log = structlog.get_logger()
+
+
+async def run(config: Config, gateway: GatewayConfig) -> None:
+    """Serve until SIGTERM. Raises `OSError` when the address cannot be had."""
+    loop = asyncio.get_running_loop()
+    fail_on_surprise(loop)
+    replicas = dict(config.members) | {config.node: f"unix:{gateway.socket}"}
+    client = Client(config.node, gateway.cluster, replicas, config.members)
+    await client.start()
+    server = HttpServer(
+        client,
+        HttpSettings(
+            config.request_timeout_ms,
+            config.header_timeout_ms,
+            config.body_timeout_ms,
+            config.connections_max,
+            config.request_bytes_max,
+        ),
+    )
+    address = Address.parse(config.http)
+    await server.start(address.host, address.port)
+    _log.info("gateway started", http=config.http)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    await server.close()
+    await client.close()
+    _log.info("gateway stopped")
+
+
+def main() -> None:
+    """Run the gateway that the first argument describes, as JSON."""
+    gateway = msgspec.json.decode(sys.argv[1], type=GatewayConfig)
+    die_with(gateway.parent)
+    config = Config.from_json(gateway.config)
+    configure_logging(config.log_format, config.log_level, node=config.node, process="gateway")
+    try:
+        uvloop.run(run(config, gateway))
+    except OSError as error:
+        _log.critical("cannot listen", http=config.http, cause=error.strerror or str(error))
+        os._exit(1)
+    except Exception as error:
+        fail("gateway failed", error)
+
+
+if __name__ == "__main__":
+    main()

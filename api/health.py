@@ -1,0 +1,27 @@
+"""Whether this node is alive, and whether it is fit to be given work."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from api.request import answer
+from api.rest import CLIENT
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """The process answers. No I/O."""
+    return answer(request, {"status": "alive"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """A leader is known, this node's replica has caught up, and its disk has room."""
+    shards = request.config_dict[CLIENT].status().shards
+    troubles = [f"shard {shard.shard}: {shard.trouble}" for shard in shards if shard.trouble is not None]
+    document = {"status": "not ready" if troubles else "ready", "troubles": troubles}
+    return answer(request, document, 503 if troubles else 200)
+
+
+ROUTES = (
+    web.get("/healthz", healthz, allow_head=False),
+    web.get("/readyz", readyz, allow_head=False),
+)

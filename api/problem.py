@@ -1,0 +1,106 @@
+"""What goes wrong for a client, as RFC 9457 problem documents that name the field, the limit and the remedy."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from cluster.client import ClusterTrouble
+from cluster.replica import STORE_FULL
+from storage import machine
+from storage.operations import Refused
+
+CONTENT_TYPE = "application/problem+json"
+_log = structlog.get_logger()
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's word
+    """An answer that is not what the client hoped for. `more` are members such as field, limit and remedy."""
+
+    def __init__(self, status: int, slug: str, title: str, detail: str, **more: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.document = {"type": f"urn:trimaran:{slug}", "title": title, "status": status, "detail": detail, **more}
+
+    def response(self) -> web.Response:
+        """The HTTP answer."""
+        headers = {"Retry-After": "1"} if self.status == 503 else {}
+        body = msgspec.json.encode(self.document)
+        return web.Response(status=self.status, body=body, content_type=CONTENT_TYPE, headers=headers)
+
+
+def invalid(field: str, detail: str, remedy: str, limit: int | None = None, status: int = 400) -> Problem:
+    """A request that says something it may not say."""
+    more: dict[str, Any] = {"field": field, "remedy": remedy}
+    if limit is not None:
+        more["limit"] = limit
+    slug = "too-large" if status == 413 else "invalid-request"
+    return Problem(status, slug, "The request is not valid", f"{field}: {detail}", **more)
+
+
+REFUSALS: dict[str, tuple[int, str, str]] = {
+    # code: (status, title, remedy)
+    machine.QUEUE_NOT_FOUND: (404, "There is no such queue", "Create it with PUT /v1/queues/{queue}."),
+    machine.QUEUE_LIMIT: (409, "There are too many queues", "Delete queues that are not needed."),
+    machine.BODY_TOO_LARGE: (413, "A body is too large", "Send less, or raise the queue's body_bytes_max."),
+    machine.MALFORMED: (400, "The operation is malformed", "Send it as /openapi.json describes."),
+    machine.STALE_OPERATION: (409, "The request came too late", "Send it again."),
+    machine.IDEMPOTENCY_MISMATCH: (
+        422,
+        "The Idempotency-Key was used for another request",
+        "Use a new key for a new request, and the same key only to repeat one.",
+    ),
+    machine.IDEMPOTENCY_WINDOW_FULL: (429, "Too many Idempotency-Keys are remembered", "Try again in some minutes."),
+    STORE_FULL: (507, "There is no room for more messages", "Receive and ack messages, or give the nodes more disk."),
+}
+"""How each refusal of the rules is told over HTTP."""
+
+
+def refused(refusal: Refused) -> Problem:
+    """The problem that a refusal is."""
+    status, title, remedy = REFUSALS[refusal.code]
+    more: dict[str, Any] = {"remedy": remedy}
+    detail = title + "."
+    if refusal.limit:
+        more["limit"] = refusal.limit
+    if refusal.code == machine.BODY_TOO_LARGE:
+        more["field"] = f"$.messages[{refusal.position}].body"
+        detail = f"{more['field']}: the queue takes bodies of at most {refusal.limit} bytes."
+    return Problem(status, refusal.code.replace("_", "-"), title, detail, **more)
+
+
+@web.middleware
+async def tell_problems(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Turn everything that is raised into a problem document; what was not foreseen is logged, not shown."""
+    try:
+        response: web.StreamResponse = await handler(request)
+        return response
+    except Problem as problem:
+        return problem.response()
+    except ClusterTrouble as trouble:
+        title = "The cluster cannot answer now"
+        return Problem(
+            503, "cluster-trouble", title, f"{trouble.detail}.", outcome=trouble.outcome, remedy=REMEDIES[trouble.outcome]
+        ).response()
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        answer = Problem(error.status, "http", error.reason, f"{error.reason}.", remedy="See /openapi.json.").response()
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except Exception as error:
+        number = secrets.token_hex(8)
+        _log.error("a request failed unexpectedly", id=number, method=request.method, exc_info=error)
+        remedy = "Report it with the id; the node's log tells more."
+        return Problem(500, "unexpected", "The node made a mistake", f"Error {number}.", id=number, remedy=remedy).response()
+
+
+REMEDIES = {
+    "not_done": "Nothing has happened. Send the request again, to any node.",
+    "unknown": "It may have happened. Send it again with the same Idempotency-Key: it takes effect once.",
+}

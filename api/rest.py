@@ -1,0 +1,304 @@
+"""The native API under /v1: queues and their messages. Each handler reads, submits, answers."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+
+from api.messages import MessageIn, decode_part, encode_message, read_receipts, receipt, timestamp
+from api.problem import invalid, refused
+from api.request import SETTINGS, answer, convert, idempotency, integer, queue_name, read, read_any, wants_msgpack
+from cluster.client import Client, Reply
+from storage.block import encode_block, parts
+from storage.limits import BATCH_MESSAGES_MAX
+from storage.operations import (
+    Ack,
+    Browse,
+    Claim,
+    DeleteQueue,
+    Extend,
+    GetQueue,
+    Keyed,
+    ListQueues,
+    Nack,
+    Operation,
+    Page,
+    Purged,
+    PurgeQueue,
+    PutQueue,
+    QueueInfo,
+    QueueList,
+    QueuePut,
+    Receive,
+    Received,
+    Refused,
+    Send,
+    Sent,
+    Settled,
+)
+from storage.settings import LIMITS, QueueSettings, out_of_range
+
+CLIENT = web.AppKey("client", Client)
+DELAY_MS_MAX = 366 * 24 * 60 * 60 * 1000
+"""A year: longer delays are for schedules."""
+WAIT_MS_MAX = 20_000
+"""Long polls end before proxies end them."""
+MESSAGE_ID_MAX = 2**53 - 1
+"""Ids are numbers in JSON, and many clients keep those as doubles."""
+
+_Lease = Annotated[int, msgspec.Meta(ge=LIMITS["lease_ms"][0], le=LIMITS["lease_ms"][1])]
+_Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=BATCH_MESSAGES_MAX)]
+
+
+class ReceiveIn(msgspec.Struct, forbid_unknown_fields=True):
+    """What a consumer asks for."""
+
+    max: Annotated[int, msgspec.Meta(ge=1, le=BATCH_MESSAGES_MAX)] = 1
+    wait_ms: Annotated[int, msgspec.Meta(ge=0, le=WAIT_MS_MAX)] = 0
+    lease_ms: _Lease | msgspec.UnsetType = msgspec.UNSET
+
+
+class AckIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Messages that are done."""
+
+    receipts: _Receipts
+
+
+class NackIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Messages that were not handled."""
+
+    receipts: _Receipts
+    delay_ms: Annotated[int, msgspec.Meta(ge=0, le=DELAY_MS_MAX)] = 0
+    reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
+class ExtendIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Messages that take longer."""
+
+    receipts: _Receipts
+    lease_ms: _Lease
+
+
+async def submit(request: web.Request, operation: Operation, block: bytes = b"") -> Reply:
+    """Have the cluster do it, once per Idempotency-Key. Raises `Problem` for refusals and `ClusterTrouble`."""
+    app = request.config_dict
+    if not isinstance(operation, GetQueue | ListQueues | Browse):
+        key = await idempotency(request)
+        if key is not None:
+            operation = Keyed(*key, _under_key(operation, key[0]))  # type: ignore[arg-type]
+    reply = await app[CLIENT].submit(operation, block, timeout_ms=app[SETTINGS].request_timeout_ms)
+    if isinstance(reply.outcome, Refused):
+        raise refused(reply.outcome)
+    return reply
+
+
+def _under_key(operation: Operation, key: bytes) -> Operation:
+    """A receive repeated under its key must come to the same lease: its token is then made from the key."""
+    if not isinstance(operation, Receive):
+        return operation
+    digest = hashlib.blake2b(key, digest_size=8, person=b"lease-token").digest()
+    return msgspec.structs.replace(operation, token=int.from_bytes(digest) >> 1 | 1)
+
+
+# --- queues -----------------------------------------------------------------------------------------------------------
+
+
+async def put_queue(request: web.Request) -> web.Response:
+    """Create a queue, or replace its settings."""
+    name, settings = queue_name(request), await read(request, QueueSettings)
+    wrong = out_of_range(settings)
+    if wrong is not None:
+        field, lowest, highest = wrong
+        raise invalid(f"$.{field}", f"from {lowest} to {highest} is allowed", "Change it.", highest)
+    outcome = (await submit(request, PutQueue(name, settings))).outcome
+    assert isinstance(outcome, QueuePut)
+    document = {"queue": name, "settings": _settings(settings), "changed": outcome.changed}
+    return answer(request, document, 201 if outcome.created else 200)
+
+
+async def list_queues(request: web.Request) -> web.Response:
+    """Queues in order of name, with settings and counts."""
+    limit = integer(request, "limit", 1000, 1, 1000)
+    outcome = (await submit(request, ListQueues(request.query.get("after", ""), limit))).outcome
+    assert isinstance(outcome, QueueList)
+    return answer(request, {"queues": [_queue(info) for info in outcome.queues]})
+
+
+async def get_queue(request: web.Request) -> web.Response:
+    """One queue, with settings and counts."""
+    outcome = (await submit(request, GetQueue(queue_name(request)))).outcome
+    assert isinstance(outcome, QueueInfo)
+    return answer(request, _queue(outcome))
+
+
+async def delete_queue(request: web.Request) -> web.Response:
+    """Forget a queue and all its messages."""
+    await submit(request, DeleteQueue(queue_name(request)))
+    return web.Response(status=204)
+
+
+async def purge_queue(request: web.Request) -> web.Response:
+    """Forget all messages of a queue."""
+    outcome = (await submit(request, PurgeQueue(queue_name(request)))).outcome
+    assert isinstance(outcome, Purged)
+    return answer(request, {"purged": outcome.count})
+
+
+def _queue(info: QueueInfo) -> dict[str, Any]:
+    return {
+        "queue": info.queue,
+        "settings": _settings(info.settings),
+        "created": timestamp(info.created_ms),
+        "ready": info.ready,
+        "leased": info.leased,
+        "delayed": info.delayed,
+        "bytes": info.bytes,
+    }
+
+
+def _settings(settings: QueueSettings) -> dict[str, Any]:
+    return {field: getattr(settings, field) for field in QueueSettings.__struct_fields__}
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+async def send(request: web.Request) -> web.Response:
+    """Send one message or a batch, all or none."""
+    name, document = queue_name(request), await read_any(request)
+    if isinstance(document, dict) and "messages" in document:
+        messages = document["messages"]
+        if len(document) > 1 or not isinstance(messages, list) or not 1 <= len(messages) <= BATCH_MESSAGES_MAX:
+            detail = f"a list of 1 to {BATCH_MESSAGES_MAX} messages and nothing beside it is needed"
+            raise invalid("$.messages", detail, "Split the batch.", BATCH_MESSAGES_MAX)
+    else:
+        messages = [document]
+    fields = ["$"] if messages == [document] else [f"$.messages[{position}]" for position in range(len(messages))]
+    block = encode_block(
+        encode_message(convert(message, MessageIn, field), field)
+        for message, field in zip(messages, fields, strict=True)
+    )
+    sent = (await submit(request, Send(name, len(messages)), block)).outcome
+    assert isinstance(sent, Sent)
+    at = timestamp(sent.at_ms)
+    ids = range(sent.message_id, sent.message_id + sent.count)
+    return answer(request, {"messages": [{"message_id": i, "timestamp": at} for i in ids]}, 201)
+
+
+async def receive(request: web.Request) -> web.Response:
+    """Lease messages."""
+    name, wish = queue_name(request), await read(request, ReceiveIn)
+    lease_ms = 0 if wish.lease_ms is msgspec.UNSET else wish.lease_ms
+    outcome, block = await submit(request, Receive(name, wish.max, lease_ms, new_token(), wish.wait_ms))
+    assert isinstance(outcome, Received)
+    return answer(request, {"messages": delivered(outcome, block, raw=wants_msgpack(request))})
+
+
+def new_token() -> int:
+    """A lease's token: what nobody can guess."""
+    return secrets.randbits(63) | 1
+
+
+def delivered(outcome: Received, block: memoryview, *, raw: bool) -> list[dict[str, Any]]:
+    """Received messages as clients see them."""
+    found = parts(block, sum(delivery.count for delivery in outcome.deliveries))
+    return [
+        {
+            "message_id": message_id,
+            "receipt": receipt(message_id, outcome.token),
+            **decode_part(next(found), raw=raw),
+            "attempt": delivery.attempt,
+            "timestamp": timestamp(delivery.sent_ms),
+        }
+        for delivery in outcome.deliveries
+        for message_id in range(delivery.message_id, delivery.message_id + delivery.count)
+    ]
+
+
+async def ack(request: web.Request) -> web.Response:
+    """Messages are done."""
+    name, wish = queue_name(request), await read(request, AckIn)
+    return await _settle(request, wish.receipts, "acked", lambda claims: Ack(name, claims))
+
+
+async def nack(request: web.Request) -> web.Response:
+    """Messages were not handled: deliver them again."""
+    name, wish = queue_name(request), await read(request, NackIn)
+    return await _settle(
+        request, wish.receipts, "nacked", lambda claims: Nack(name, claims, wish.delay_ms, wish.reason)
+    )
+
+
+async def extend(request: web.Request) -> web.Response:
+    """Messages take longer."""
+    name, wish = queue_name(request), await read(request, ExtendIn)
+    return await _settle(request, wish.receipts, "extended", lambda claims: Extend(name, claims, wish.lease_ms))
+
+
+async def _settle(request: web.Request, receipts: list[str], done: str, operation: Any) -> web.Response:
+    claims, ids = read_receipts(receipts)
+    stale = await settle(request, operation(claims))
+    results = [
+        {"receipt": text, "status": "invalid" if i is None else "stale" if i in stale else done}
+        for text, i in zip(receipts, ids, strict=True)
+    ]
+    return answer(request, {"results": results})
+
+
+async def settle(request: web.Request, operation: Ack | Nack | Extend) -> set[int]:
+    """Settle claims; returns the ids of messages that were not held under them."""
+    outcome = (await submit(request, operation)).outcome
+    assert isinstance(outcome, Settled)
+    return set(outcome.stale)
+
+
+async def browse(request: web.Request) -> web.Response:
+    """Look at messages in any state without leasing them."""
+    name = queue_name(request)
+    after = integer(request, "after", 0, 0, MESSAGE_ID_MAX)
+    limit = integer(request, "limit", 100, 1, BATCH_MESSAGES_MAX)
+    page, block = await submit(request, Browse(name, after, limit))
+    assert isinstance(page, Page)
+    raw = wants_msgpack(request)
+    messages = [
+        {
+            "message_id": listed.message_id,
+            "state": listed.state,
+            "attempts": listed.attempts,
+            "due": timestamp(listed.due_ms) if listed.due_ms else None,
+            **decode_part(part, raw=raw),
+            "timestamp": timestamp(listed.sent_ms),
+        }
+        for listed, part in zip(page.messages, parts(block, len(page.messages)), strict=True)
+    ]
+    return answer(request, {"messages": messages})
+
+
+# --- the cluster ------------------------------------------------------------------------------------------------------
+
+
+async def cluster(request: web.Request) -> web.Response:
+    """What this node knows of the cluster."""
+    return answer(request, request.config_dict[CLIENT].status())
+
+
+ROUTES = (
+    web.get("/v1/queues", list_queues, allow_head=False),
+    web.put("/v1/queues/{queue}", put_queue),
+    web.get("/v1/queues/{queue}", get_queue, allow_head=False),
+    web.delete("/v1/queues/{queue}", delete_queue),
+    web.post("/v1/queues/{queue}/purge", purge_queue),
+    web.post("/v1/queues/{queue}/messages", send),
+    web.get("/v1/queues/{queue}/messages", browse, allow_head=False),
+    web.post("/v1/queues/{queue}/receive", receive),
+    web.post("/v1/queues/{queue}/ack", ack),
+    web.post("/v1/queues/{queue}/nack", nack),
+    web.post("/v1/queues/{queue}/extend", extend),
+    web.get("/v1/cluster", cluster, allow_head=False),
+)
+
+__all__ = ["CLIENT", "ROUTES", "Claim", "delivered", "new_token", "settle", "submit"]
