@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from api.console import DEFAULT_URL, Exit, Json, UsageError, Url, complain, printable, read_lines, say, say_json
+from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, complain, printable, read_lines, say, say_json
 from api.console_client import Client, queue_path
 from storage.limits import BATCH_MESSAGES_MAX, OPERATION_BYTES_MAX
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from api.console import DEFAULT_URL, Exit, Json, UsageError, Url, printable, say, say_json, say_table
+from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, printable, say, say_json, say_table
 from api.console_client import Client, queue_path
 
 Queue = Annotated[str, Parameter(help="The queue.")]

@@ -83,12 +83,10 @@ class HttpServer:
             await asyncio.sleep(min(SWEEP_S, patience_s / 2))
             server, now_s = self._runner.server, time.monotonic()
             assert server is not None
-            transports = [c.transport for c in server.connections if getattr(c, "transport", None) is not None]
+            transports = [c.transport for c in server.connections if c.transport is not None]
             for position, transport in enumerate(transports):
                 silent_s = now_s - idle.since_s.setdefault(transport, now_s)
-                if transport not in idle.busy and (
-                    silent_s > patience_s or position >= self._settings.connections_max
-                ):
+                if transport not in idle.busy and (silent_s > patience_s or position >= self._settings.connections_max):
                     transport.abort()
             for gone in idle.since_s.keys() - set(transports):
                 del idle.since_s[gone]

@@ -18,7 +18,7 @@ CONTENT_TYPE = "application/problem+json"
 _log = structlog.get_logger()
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457's word
+class Problem(Exception):
     """An answer that is not what the client hoped for. `more` are members such as field, limit and remedy."""
 
     def __init__(self, status: int, slug: str, title: str, detail: str, **more: Any) -> None:
@@ -84,7 +84,12 @@ async def tell_problems(request: web.Request, handler: Any) -> web.StreamRespons
     except ClusterTrouble as trouble:
         title = "The cluster cannot answer now"
         return Problem(
-            503, "cluster-trouble", title, f"{trouble.detail}.", outcome=trouble.outcome, remedy=REMEDIES[trouble.outcome]
+            503,
+            "cluster-trouble",
+            title,
+            f"{trouble.detail}.",
+            outcome=trouble.outcome,
+            remedy=REMEDIES[trouble.outcome],
         ).response()
     except web.HTTPException as error:
         if error.status < 400:
@@ -97,7 +102,9 @@ async def tell_problems(request: web.Request, handler: Any) -> web.StreamRespons
         number = secrets.token_hex(8)
         _log.error("a request failed unexpectedly", id=number, method=request.method, exc_info=error)
         remedy = "Report it with the id; the node's log tells more."
-        return Problem(500, "unexpected", "The node made a mistake", f"Error {number}.", id=number, remedy=remedy).response()
+        return Problem(
+            500, "unexpected", "The node made a mistake", f"Error {number}.", id=number, remedy=remedy
+        ).response()
 
 
 REMEDIES = {

@@ -127,7 +127,7 @@ def _no_constant(name: str) -> Any:
 
 
 async def idempotency(request: web.Request) -> tuple[bytes, bytes] | None:
-    """Digests of the request's Idempotency-Key, bound to method and path, and of the whole request; None without one."""
+    """Digests of the Idempotency-Key, bound to method and path, and of the whole request; None without one."""
     header = request.headers.get("Idempotency-Key")
     if header is None:
         return None

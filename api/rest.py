@@ -83,10 +83,13 @@ class ExtendIn(msgspec.Struct, forbid_unknown_fields=True):
     lease_ms: _Lease
 
 
-async def submit(request: web.Request, operation: Operation, block: bytes = b"") -> Reply:
-    """Have the cluster do it, once per Idempotency-Key. Raises `Problem` for refusals and `ClusterTrouble`."""
+async def submit(request: web.Request, operation: Operation, block: bytes = b"", *, keyed: bool = True) -> Reply:
+    """Have the cluster do it. Raises `Problem` for refusals and `ClusterTrouble`.
+
+    `keyed`: it is what the request's Idempotency-Key, if there is one, stands for.
+    """
     app = request.config_dict
-    if not isinstance(operation, GetQueue | ListQueues | Browse):
+    if keyed and not isinstance(operation, GetQueue | ListQueues | Browse):
         key = await idempotency(request)
         if key is not None:
             operation = Keyed(*key, _under_key(operation, key[0]))  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ async def _on_default(request: web.Request, operation: Operation, block: bytes =
     except Problem as problem:
         if problem.status != 404:
             raise
-    await submit(request, PutQueue(QUEUE, QueueSettings()))
+    await submit(request, PutQueue(QUEUE, QueueSettings()), keyed=False)
     return await submit(request, operation, block)
 
 

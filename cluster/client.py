@@ -60,7 +60,7 @@ NACK_TIMEOUT_MS = 5000
 _log = structlog.get_logger()
 
 
-class ClusterTrouble(Exception):  # noqa: N818 - named for what it tells
+class ClusterTrouble(Exception):
     """The cluster could not answer in time.
 
     `outcome` is "not_done" when the operation surely has not taken effect and never will, "unknown" when it may have.

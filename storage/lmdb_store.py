@@ -148,7 +148,7 @@ class LmdbStore:
         """The value of `key`, or None."""
         if not 0 < len(key) <= KEY_BYTES_MAX:
             return None
-        sealed = self._reading().get(key, db=self._tables.state)
+        sealed = self._reading().get(key, None, self._tables.state)
         return None if sealed is None else unseal(key, sealed)
 
     @_guarded
@@ -201,7 +201,7 @@ class LmdbStore:
     @_guarded
     def entry(self, index: int) -> memoryview:
         """The bytes of the log entry at `index`. Raises `StorageFailure` when it is missing or damaged."""
-        sealed = self._reading().get(u64(index), db=self._tables.journal)
+        sealed = self._reading().get(u64(index), None, self._tables.journal)
         if sealed is None:
             raise StorageFailure(f"journal entry {index} is missing")
         self._touched_bytes += len(sealed) + _FAULT_BYTES
@@ -258,7 +258,7 @@ class LmdbStore:
         """The entry at `index`, or None if it is not in the contiguous journal."""
         if not self._first_index <= index <= self._last_index:
             return None
-        sealed = self._reading().get(u64(index), db=self._tables.journal)
+        sealed = self._reading().get(u64(index), None, self._tables.journal)
         if sealed is None:
             raise StorageFailure(f"journal entry {index} is missing")
         self._touched_bytes += len(sealed) + _FAULT_BYTES

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import lmdb
 

@@ -23,7 +23,7 @@ APPLIED = struct.Struct("<QQ")
 """That value: index and term of the last applied entry."""
 
 
-class StorageFailure(Exception):  # noqa: N818 - the field's word for it
+class StorageFailure(Exception):
     """The disk cannot be trusted any more: an I/O error, a bad checksum, a full map. The process must end.
 
     LMDB succeeds again after a failed fdatasync, so going on after the first error would lose data silently.

@@ -137,7 +137,9 @@ class ScratchInstall:
         tables, (index, term) = _decoder.decode(self._data), applied
         assert applied_of(tables) == applied
         old = store.tables
-        suffix = {k: v for k, v in old["journal"].items() if k > index and old["journal"].get(index, (None,))[0] == term}
+        suffix = {
+            k: v for k, v in old["journal"].items() if k > index and old["journal"].get(index, (None,))[0] == term
+        }
         tables["journal"] = {k: v for k, v in tables["journal"].items() if k <= index} | suffix
         first, kept = tables["meta"]["first"], {k: v for k, v in old["meta"].items() if k not in ("applied", "first")}
         tables["meta"] = {"first": first, "applied": tables["meta"]["applied"], **kept}

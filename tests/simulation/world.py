@@ -23,7 +23,7 @@ from tests.simulation.scratch import ScratchStore
 DIGEST = b"digest"
 
 
-class Violation(AssertionError):  # noqa: N818 - it is one, not an error in the test
+class Violation(AssertionError):
     """A rule was broken."""
 
 

@@ -1,4 +1,4 @@
-"""Both stores, step by step through the same life, crashes and copies included: what can be seen of them is the same."""
+"""Both stores step by step through the same life, crashes and copies included: they look the same all the way."""
 
 from __future__ import annotations
 

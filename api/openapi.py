@@ -1,0 +1,224 @@
+"""The description of everything this node answers, served as /openapi.json. A test holds it against the routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from storage.limits import BATCH_MESSAGES_MAX
+from storage.settings import LIMITS, QueueSettings
+
+_TEXT = {"type": "string"}
+_ID = {"type": "integer", "minimum": 1}
+_COUNT = {"type": "integer", "minimum": 0}
+_TIME = {"type": "string", "format": "date-time"}
+
+
+def _object(required: list[str] | None = None, /, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required or []}
+
+
+def _list(items: Any, **bounds: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, **bounds}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_RECEIPTS = _list(_TEXT, minItems=1, maxItems=BATCH_MESSAGES_MAX)
+_LEASE = {"type": "integer", "minimum": LIMITS["lease_ms"][0], "maximum": LIMITS["lease_ms"][1]}
+_CONTENT = {"body": _TEXT, "body_base64": _TEXT, "attributes": {"type": "object"}}
+
+SCHEMAS: dict[str, Any] = {
+    "Settings": _object(
+        **{
+            name: {"type": "integer", "minimum": low, "maximum": high, "default": getattr(QueueSettings(), name)}
+            for name, (low, high) in LIMITS.items()
+        }
+    ),
+    "Queue": _object(
+        ["queue", "settings", "created", "ready", "leased", "delayed", "bytes"],
+        queue=_TEXT,
+        settings=_ref("Settings"),
+        created=_TIME,
+        ready=_COUNT,
+        leased=_COUNT,
+        delayed=_COUNT,
+        bytes=_COUNT,
+    ),
+    "Message": {**_object(**_CONTENT), "description": "Exactly one of body and body_base64."},
+    "Batch": _object(["messages"], messages=_list(_ref("Message"), minItems=1, maxItems=BATCH_MESSAGES_MAX)),
+    "Sent": _object(
+        ["messages"], messages=_list(_object(["message_id", "timestamp"], message_id=_ID, timestamp=_TIME))
+    ),
+    "Receive": _object(
+        max={"type": "integer", "minimum": 1, "maximum": BATCH_MESSAGES_MAX, "default": 1},
+        wait_ms={"type": "integer", "minimum": 0, "maximum": 20000, "default": 0},
+        lease_ms=_LEASE,
+    ),
+    "Received": _object(
+        ["messages"],
+        messages=_list(
+            _object(
+                ["message_id", "receipt", "attributes", "attempt", "timestamp"],
+                message_id=_ID,
+                receipt=_TEXT,
+                attempt=_ID,
+                timestamp=_TIME,
+                **_CONTENT,
+            )
+        ),
+    ),
+    "Ack": _object(["receipts"], receipts=_RECEIPTS),
+    "Nack": _object(["receipts"], receipts=_RECEIPTS, delay_ms=_COUNT, reason=_TEXT),
+    "Extend": _object(["receipts", "lease_ms"], receipts=_RECEIPTS, lease_ms=_LEASE),
+    "Results": _object(
+        ["results"],
+        results=_list(
+            _object(
+                ["receipt", "status"],
+                receipt=_TEXT,
+                status={"enum": ["acked", "nacked", "extended", "stale", "invalid"]},
+            )
+        ),
+    ),
+    "Page": _object(
+        ["messages"],
+        messages=_list(
+            _object(
+                ["message_id", "state", "attempts", "due", "attributes", "timestamp"],
+                message_id=_ID,
+                state={"enum": ["ready", "leased", "delayed"]},
+                attempts=_COUNT,
+                due={"type": ["string", "null"], "format": "date-time"},
+                timestamp=_TIME,
+                **_CONTENT,
+            )
+        ),
+    ),
+    "Cluster": _object(
+        ["node", "nodes", "shards"],
+        node=_TEXT,
+        nodes=_list(_object(name=_TEXT, address=_TEXT, reachable={"type": "boolean"})),
+        shards=_list(
+            _object(
+                shard=_COUNT,
+                leader={"type": ["string", "null"]},
+                term=_COUNT,
+                commit_index=_COUNT,
+                applied_index=_COUNT,
+                trouble={"type": ["string", "null"]},
+            )
+        ),
+    ),
+    "Problem": _object(
+        ["type", "title", "status", "detail"],
+        type=_TEXT,
+        title=_TEXT,
+        status=_COUNT,
+        detail=_TEXT,
+        field=_TEXT,
+        limit={"type": "integer"},
+        remedy=_TEXT,
+        outcome={"enum": ["unknown", "not_done"]},
+    ),
+    "SeedMessage": _object(["message"], message=_TEXT),
+    "SeedSent": _object(message_id={"type": "integer"}, timestamp=_TEXT),
+    "SeedReceived": _object(message_id={"type": "integer"}, content=_TEXT, timestamp=_TEXT, receipt=_TEXT),
+    "SeedPage": _object(messages=_list(_ref("SeedReceived"))),
+    "SeedAck": _object(["receipt"], receipt=_TEXT),
+    "SeedAcked": _object(receipt=_TEXT, status={"enum": ["acked", "stale", "invalid"]}),
+    "Purged": _object(["purged"], purged=_COUNT),
+    "QueuePut": _object(["queue"], queue=_TEXT, settings=_ref("Settings"), changed={"type": "boolean"}),
+    "Queues": _object(["queues"], queues=_list(_ref("Queue"))),
+    "Health": _object(["status"], status=_TEXT, troubles=_list(_TEXT)),
+    "Anything": {"type": "object"},
+}
+
+_QUEUE = {
+    "name": "queue",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,80}(\.fifo)?$"},
+}
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Repeat a request under its key as often as you like, on any node: it takes effect once.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+
+
+def _query(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "in": "query", "schema": {"type": "integer"}} for name in names]
+
+
+OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[dict[str, Any]]], ...] = (
+    # method, path, summary, request schema, answers, parameters
+    ("get", "/v1/queues", "List queues", None, {200: "Queues"}, _query("limit")),
+    ("put", "/v1/queues/{queue}", "Create a queue", "Settings", {201: "QueuePut", 200: "QueuePut"}, [_QUEUE, _KEY]),
+    ("get", "/v1/queues/{queue}", "Settings and counts of a queue", None, {200: "Queue"}, [_QUEUE]),
+    ("delete", "/v1/queues/{queue}", "Delete a queue", None, {204: None}, [_QUEUE, _KEY]),
+    ("post", "/v1/queues/{queue}/purge", "Forget all messages", None, {200: "Purged"}, [_QUEUE, _KEY]),
+    ("post", "/v1/queues/{queue}/messages", "Send a Message or a Batch", "Batch", {201: "Sent"}, [_QUEUE, _KEY]),
+    (
+        "get",
+        "/v1/queues/{queue}/messages",
+        "Browse without leasing",
+        None,
+        {200: "Page"},
+        [_QUEUE, *_query("after", "limit")],
+    ),
+    ("post", "/v1/queues/{queue}/receive", "Lease messages", "Receive", {200: "Received"}, [_QUEUE, _KEY]),
+    ("post", "/v1/queues/{queue}/ack", "Messages are done", "Ack", {200: "Results"}, [_QUEUE, _KEY]),
+    ("post", "/v1/queues/{queue}/nack", "Deliver messages again", "Nack", {200: "Results"}, [_QUEUE, _KEY]),
+    ("post", "/v1/queues/{queue}/extend", "Hold messages longer", "Extend", {200: "Results"}, [_QUEUE, _KEY]),
+    ("get", "/v1/cluster", "What this node knows of the cluster", None, {200: "Cluster"}, []),
+    ("post", "/send_message", "Send a new message to the queue", "SeedMessage", {201: "SeedSent"}, [_KEY]),
+    ("get", "/receive_message", "Receive the next message; {} if there is none", None, {200: "SeedReceived"}, [_KEY]),
+    ("get", "/messages", "All messages in the queue", None, {200: "SeedPage"}, _query("after", "limit")),
+    ("post", "/ack_message", "A received message is done", "SeedAck", {200: "SeedAcked"}, [_KEY]),
+    ("get", "/healthz", "Whether this node is alive", None, {200: "Health"}, []),
+    ("get", "/readyz", "Whether this node is fit for work", None, {200: "Health", 503: "Health"}, []),
+    ("get", "/openapi.json", "This document", None, {200: "Anything"}, []),
+)
+
+
+def _content(name: str) -> dict[str, Any]:
+    return {kind: {"schema": _ref(name)} for kind in ("application/json", "application/msgpack")}
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document."""
+    paths: dict[str, Any] = {}
+    problem = {"description": "Refused", "content": {"application/problem+json": {"schema": _ref("Problem")}}}
+    for method, path, summary, wanted, answers, parameters in OPERATIONS:
+        responses: dict[str, Any] = {
+            str(status): {"description": summary, **({"content": _content(name)} if name else {})}
+            for status, name in answers.items()
+        }
+        responses["default"] = problem
+        operation: dict[str, Any] = {"summary": summary, "parameters": parameters, "responses": responses}
+        if wanted is not None:
+            operation["requestBody"] = {"content": _content(wanted)}
+        paths.setdefault(path, {})[method] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Trimaran", "version": "0.1.0", "description": "A replicated, durable message queue."},
+        "paths": paths,
+        "components": {"schemas": SCHEMAS},
+    }
+
+
+_ENCODED = msgspec.json.encode(document())
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """This document."""
+    return web.Response(body=_ENCODED, content_type="application/json")
+
+
+ROUTES = (web.get("/openapi.json", openapi, allow_head=False),)
