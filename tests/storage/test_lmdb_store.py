@@ -449,3 +449,28 @@ def test_nothing_is_left_behind_by_a_crash(tmp_path: Path) -> None:
     store.close()
     opened(tmp_path).close()
     assert {path.name for path in tmp_path.iterdir()} == {"data.mdb", "lock.mdb", "owner.lock"}
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_was_read_does_not_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mebibyte = 1024 * 1024
+    monkeypatch.setattr("storage.lmdb_store.RESIDENT_BYTES_MAX", 1 * mebibyte)
+    monkeypatch.setattr("storage.lmdb_store.TOUCHED_BYTES", 4 * mebibyte)
+    store = opened(tmp_path)
+    with tick(store):
+        for index in range(1, 49):
+            store.append(index, 1, bytes(mebibyte))
+    before, highest = resident_bytes(), 0
+    for index in range(1, 49):
+        with tick(store):
+            store.put(b"read", bytes(store.entry(index)[-8:]))
+        highest = max(highest, resident_bytes() - before)
+    store.close()
+    assert highest < 16 * mebibyte
