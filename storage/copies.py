@@ -136,7 +136,6 @@ class IncomingFile:
             if self._offset != self._size or self._checksum != int.from_bytes(self._tail, "little"):
                 raise ValueError("the copy is not whole")
             os.ftruncate(self._descriptor, self._size - _TRAILER_BYTES)
-            os.fsync(self._descriptor)
             self._adopt(self._path, applied)
             os.fsync(self._descriptor)
             os.replace(self._path, self._directory / "data.mdb")

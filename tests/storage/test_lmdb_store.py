@@ -405,6 +405,17 @@ def test_a_copy_of_a_damaged_store_is_refused(
     assert dump(store) == before
 
 
+def test_an_entry_that_takes_a_checked_ones_place_is_checked_anew(store: LmdbStore) -> None:
+    store.begin()
+    store.append(1, 1, b"one")
+    store.append(2, 1, b"two")
+    assert bytes(store.entry(2)) == b"two"
+    store.truncate(2)
+    _put_raw("journal", (2).to_bytes(8, "big"), bytes(20))(store)
+    with pytest.raises(StorageFailure, match="entry 2 does not match"):
+        store.entry(2)
+
+
 def test_ticks_go_on_beside_a_copy(store: LmdbStore) -> None:
     with tick(store):
         for index in range(1, 200):

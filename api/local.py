@@ -1,0 +1,135 @@
+"""A whole cluster on this machine: one `trimaran serve` a node, started, watched and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from api.console import complain, say
+from cluster.process import die_with
+
+RAFT_PORT_OFFSET = 100
+"""A node's raft port lies so far above its HTTP port."""
+READY_S = 60.0
+"""How long the nodes may take to be ready before it is given up."""
+STOP_S = 10.0
+PROGRESS_S = 2.0
+POLL_S = 0.1
+
+
+class _Node:
+    def __init__(self, name: str, data: Path, http_port: int, peers: str) -> None:
+        self.name, self.url = name, f"http://127.0.0.1:{http_port}"
+        self.log = data / name / "log.json"
+        self._argv = (
+            *(sys.executable, "-m", "api.cli", "serve", "--node", name, "--data", str(data / name)),
+            *("--http", f"127.0.0.1:{http_port}", "--raft", f"127.0.0.1:{http_port + RAFT_PORT_OFFSET}"),
+            *(("--peers", peers) if peers else ()),
+        )
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        parent = os.getpid()
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self._argv, stderr=log, process_group=0, preexec_fn=lambda: die_with(parent)
+            )
+
+    async def stop(self) -> None:
+        if self.process is None or self.process.returncode is not None:
+            return
+        self.process.terminate()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+
+async def run_local(nodes: int, data: Path, http_port: int) -> int:
+    """Run the cluster until SIGINT or SIGTERM. Returns the exit code."""
+    names = [f"n{number}" for number in range(1, nodes + 1)]
+    ports = dict(zip(names, range(http_port, http_port + nodes), strict=True))
+    peers = ",".join(f"{name}=127.0.0.1:{port + RAFT_PORT_OFFSET}" for name, port in ports.items())
+    cluster = [_Node(name, data, port, peers if nodes > 1 else "") for name, port in ports.items()]
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    try:
+        for node in cluster:
+            await node.start()
+        if not await _wait_until_ready(cluster, stopping):
+            return 0 if stopping.is_set() else 1
+        _welcome(cluster)
+        await _watch(cluster, stopping)
+    finally:
+        await asyncio.gather(*(node.stop() for node in cluster))
+    return 0
+
+
+async def _wait_until_ready(cluster: list[_Node], stopping: asyncio.Event) -> bool:
+    loop = asyncio.get_running_loop()
+    began_s = said_s = loop.time()
+    while not stopping.is_set():
+        ready = await asyncio.gather(*(asyncio.to_thread(node.is_ready) for node in cluster))
+        if all(ready):
+            return True
+        for node in cluster:
+            if node.process is not None and node.process.returncode is not None:
+                complain(f"trimaran: {node.name} has ended with code {node.process.returncode}; see {node.log}")
+                return False
+        if loop.time() - began_s > READY_S:
+            complain(f"trimaran: the cluster is not ready after {READY_S:.0f} s; see {cluster[0].log}")
+            return False
+        if loop.time() - said_s > PROGRESS_S:
+            said_s = loop.time()
+            complain(f"waiting for the nodes: {sum(ready)} of {len(cluster)} are ready")
+        await asyncio.sleep(POLL_S)
+    return False
+
+
+def _welcome(cluster: list[_Node]) -> None:
+    last = cluster[-1].url
+    say(f"A cluster of {len(cluster)} is ready:")
+    for node in cluster:
+        assert node.process is not None
+        say(f"  {node.name}  {node.url}  process group {node.process.pid}  log {node.log}")
+    say(f"""
+Try, from another terminal:
+  trimaran queues create orders
+  trimaran send orders "one sloop, two oars"
+  trimaran receive orders --ack --url {last}
+  trimaran cluster
+  curl -s {last}/v1/queues
+  kill -9 -- -{cluster[0].process.pid if cluster[0].process else 0}      # a node dies at once; nothing is lost
+
+Ctrl-C stops the cluster; its data stays in {cluster[0].log.parent.parent}.""")
+    sys.stdout.flush()
+
+
+async def _watch(cluster: list[_Node], stopping: asyncio.Event) -> None:
+    """Start a node again when it has ended, as systemd or compose would."""
+    while not stopping.is_set():
+        for node in cluster:
+            if node.process is not None and node.process.returncode is not None:
+                complain(f"{node.name} has ended with code {node.process.returncode}: starting it again")
+                await node.start()
+        try:
+            async with asyncio.timeout(0.5):
+                await stopping.wait()
+        except TimeoutError:
+            pass
