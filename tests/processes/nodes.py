@@ -1,0 +1,146 @@
+"""A cluster of real processes for tests: started, killed for real, and always ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+POLL_S = 0.02
+PATIENCE_S = 30.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on. NB: somebody might by the time they are used; nobody does on a test machine."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]], what: str, patience_s: float = PATIENCE_S) -> Any:
+    """Wait until `condition` gives something true, and return it."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        found = await condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline_s, f"not within {patience_s} s: {what}"
+        await asyncio.sleep(POLL_S)
+
+
+class Node:
+    def __init__(self, name: str, directory: Path, http: int, raft: int, peers: str, extra: tuple[str, ...]) -> None:
+        self.name, self.directory, self.url = name, directory / name, f"http://127.0.0.1:{http}"
+        self.argv = [
+            *(sys.executable, "-m", "api.cli", "serve", "--node", name, "--data", str(self.directory)),
+            *("--http", f"127.0.0.1:{http}", "--raft", f"127.0.0.1:{raft}", *extra),
+            *(("--peers", peers) if peers else ()),
+        ]
+        self.log = directory / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.argv, stdout=log, stderr=log, start_new_session=True)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process of the node."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+
+    def wipe(self) -> None:
+        shutil.rmtree(self.directory)
+
+    def children(self) -> list[int]:
+        """Pids of the node's processes other than the supervisor."""
+        assert self.process is not None
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
+        ).stdout.split()
+        return [int(pid) for pid in found]
+
+
+class Cluster:
+    """`async with Cluster(directory) as cluster`."""
+
+    def __init__(self, directory: Path, count: int = 3, extra: tuple[str, ...] = ()) -> None:
+        ports = free_ports(2 * count)
+        names = [f"n{number}" for number in range(1, count + 1)]
+        peers = ",".join(f"{name}=127.0.0.1:{port}" for name, port in zip(names, ports[count:], strict=True))
+        self.nodes = {
+            name: Node(name, directory, http, raft, peers if count > 1 else "", extra)
+            for name, http, raft in zip(names, ports[:count], ports[count:], strict=True)
+        }
+
+    async def __aenter__(self) -> Cluster:
+        self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        for node in self.nodes.values():
+            node.start()
+        await self.ready(*self.nodes)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.close()
+        for node in self.nodes.values():
+            node.kill()
+
+    async def call(self, name: str, method: str, path: str, document: Any = None, **headers: str) -> tuple[int, Any]:
+        """One request to a node: status and document. A broken connection is status 0."""
+        headers = {key.replace("_", "-"): value for key, value in headers.items()}
+        try:
+            async with self.http.request(method, self.nodes[name].url + path, json=document, headers=headers) as answer:
+                data = await answer.read()
+                return answer.status, json.loads(data) if data else None
+        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+            return 0, None
+
+    async def ok(self, name: str, method: str, path: str, document: Any = None, **headers: str) -> Any:
+        """A request that must succeed."""
+        status, answer = await self.call(name, method, path, document, **headers)
+        assert 200 <= status < 300, (status, answer)
+        return answer
+
+    async def ready(self, *names: str) -> None:
+        for name in names:
+
+            async def is_ready(name: str = name) -> bool:
+                return (await self.call(name, "GET", "/readyz"))[0] == 200
+
+            await eventually(is_ready, f"{name} is ready")
+
+    async def leader(self, *seen_by: str) -> str:
+        """Who leads, as all the given nodes see it."""
+
+        async def agreed() -> str | None:
+            leaders = set()
+            for name in seen_by or tuple(self.nodes):
+                status, document = await self.call(name, "GET", "/v1/cluster")
+                leaders.add(document["shards"][0]["leader"] if status == 200 else None)
+            return leaders.pop() if len(leaders) == 1 else None
+
+        return str(await eventually(agreed, "a leader"))
+
+    async def counts(self, name: str, queue: str) -> dict[str, int]:
+        document = await self.ok(name, "GET", f"/v1/queues/{queue}")
+        return {count: document[count] for count in ("ready", "leased", "delayed")}
