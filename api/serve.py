@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 
 import msgspec
 import structlog
 
-from api.config import Config
+from api.config import Address, Config
 from cluster.identity import Identity, IdentityError, claim
 from cluster.process import configure_logging
 from cluster.shard import ShardConfig
@@ -45,6 +46,8 @@ def serve(config: Config) -> int:
     try:
         identity = claim(config.data, config.node, config.members)
         (config.data / "shard-0").mkdir(exist_ok=True)
+        for flag, address in (("--http", config.http), ("--raft", config.raft)):
+            _check_free(flag, Address.parse(address))
     except (IdentityError, OSError) as error:
         sys.stderr.write(f"trimaran: {error}\n")
         return 1
@@ -52,15 +55,26 @@ def serve(config: Config) -> int:
     return asyncio.run(supervise(_children(config, identity)))
 
 
+def _check_free(flag: str, address: Address) -> None:
+    """Raise `OSError` when somebody listens there: gateways share their address, and so would not notice."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(tuple(address))
+        except OSError as error:
+            raise OSError(f"{flag} {address}: cannot listen there: {error.strerror}") from error
+
+
 def _children(config: Config, identity: Identity) -> list[Child]:
-    socket = socket_path(config)
+    gateway_socket = socket_path(config)
     shard = ShardConfig(
         parent=os.getpid(),
         node=config.node,
         cluster=identity.cluster,
         shard=0,
         directory=str(config.data / "shard-0"),
-        socket=socket,
+        socket=gateway_socket,
         listen=config.raft,
         peers=dict(config.members),
         store_bytes_max=config.store_bytes_max,
@@ -71,7 +85,7 @@ def _children(config: Config, identity: Identity) -> list[Child]:
         log_format=config.log_format,
         log_level=config.log_level,
     )
-    gateway = GatewayConfig(os.getpid(), identity.cluster, socket, config.to_json().decode())
+    gateway = GatewayConfig(os.getpid(), identity.cluster, gateway_socket, config.to_json().decode())
     python = (sys.executable, "-m")
     gateway_argv = (*python, "api.gateway", msgspec.json.encode(gateway).decode())
     return [
