@@ -22,7 +22,7 @@ test: $(VENV)/ready
 
 SEEDS ?= 0..500
 simulate: $(VENV)/ready
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis trimaran-data

@@ -51,6 +51,8 @@ class Chaos:
         self.names = list(names)
         self.troubled = True
         self.label = 0
+        self.asked: list[bytes] = []
+        self.ask_again_s = 0.0
 
     def run(self) -> World:
         """Live through it. Raises `Violation`, or whatever an engine raises."""
@@ -158,10 +160,11 @@ class Chaos:
     def _is_served(self) -> bool:
         """A proposal made in peace was acknowledged, at last."""
         leader = self.world.leader
-        if leader is not None and self.rng.random() < 0.05:
+        if leader is not None and self.world.now_s >= self.ask_again_s:
             self.label += 1
-            self._last = self.world.propose(leader.name, self.label)
-        return getattr(self, "_last", b"") in self.world.acknowledged
+            self.asked.append(self.world.propose(leader.name, self.label))
+            self.ask_again_s = self.world.now_s + 1.0
+        return any(label in self.world.acknowledged for label in self.asked)
 
     def _is_level(self) -> bool:
         engines = [node.engine for node in self.world.nodes.values()]

@@ -17,8 +17,8 @@ from typing import Any
 from cluster.engine import Engine, ReinstalledError
 from cluster.messages import Message, decode_message, encode_message
 from cluster.tuning import Tuning
+from storage.memory_store import MemoryStore
 from storage.operations import ENTRY_KIND
-from tests.simulation.scratch import ScratchStore
 
 DIGEST = b"digest"
 
@@ -39,7 +39,7 @@ class Read:
 @dataclass
 class Node:
     name: str
-    store: ScratchStore
+    store: MemoryStore
     engine: Engine | None = None
     incarnation: int = 0
     busy: bool = False
@@ -81,7 +81,7 @@ class World:
         self.now_s = 1000.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
-        self.nodes = {name: Node(name, ScratchStore()) for name in names}
+        self.nodes = {name: Node(name, MemoryStore()) for name in names}
         self.epochs: dict[frozenset[str], int] = {}
         self.blocked: set[tuple[str, str]] = set()
         self._held_up: dict[tuple[str, str], list[Callable[[], None]]] = {}
@@ -189,7 +189,7 @@ class World:
     def wipe(self, name: str) -> None:
         """A new disk."""
         self.crash(name)
-        self.nodes[name].store = ScratchStore()
+        self.nodes[name].store = MemoryStore()
 
     def pause(self, name: str, seconds: float) -> None:
         node = self.nodes[name]
