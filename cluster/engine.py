@@ -302,9 +302,10 @@ class Engine(SyncObj):  # type: ignore[misc]
         """The latest time (monotonic seconds) since which a majority has certainly known no other leader.
 
         A query that arrived before may be answered from the applied state, as soon as that has reached the commit
-        index of the moment it arrived. -inf if this replica does not lead, or its term has committed nothing yet.
+        index of the moment it arrived. -inf if this replica does not lead, or has not applied the first entry of its
+        term: until then that commit index may be older than what an earlier leader has answered.
         """
-        if not self.is_leader or self.commit_index < self._SyncObj__noopIDx:
+        if not self.is_leader or self.applied_index < self._SyncObj__noopIDx:
             return -inf
         echoes = sorted((follower.echo_s for follower in self._followers.values()), reverse=True)
         others = len(self._names) // 2
@@ -428,7 +429,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._follow(peer, message.term)
         self._observe(message.clock_ms)
         prev = message.prev_index
-        if prev > self.commit_index and (prev > self.last_index or self._journal.term(prev) != message.prev_term):
+        if self._differs(prev, message.prev_term):
             self._answer(peer, message, ok=False)
             return
         self._take_entries(prev + 1, message.entries)
@@ -439,17 +440,23 @@ class Engine(SyncObj):  # type: ignore[misc]
     def _take_entries(self, index: int, entries: list[tuple[int, bytes]]) -> None:
         """Append what is new from `index` on. Only an entry of another term is truncated, with all that follow it."""
         for term, payload in entries:
-            # What is committed here is the same there; it may even be compacted by now.
-            if index > self.commit_index:
-                if index <= self.last_index and self._journal.term(index) != term:
-                    self._truncate(index)
-                if index > self.last_index:
-                    self._journal.append(index, term, payload)
+            if index <= self.last_index and self._differs(index, term):
+                self._truncate(index)
+            if index > self.last_index:
+                self._journal.append(index, term, payload)
             index += 1
 
-    def _truncate(self, index: int) -> None:
+    def _differs(self, index: int, term: int) -> bool:
+        """Whether the leader's entry at `index` is not here. What is committed here must be the same there."""
+        if index < self._journal.first_index:
+            return False
+        if index <= self.last_index and self._journal.term(index) == term:
+            return False
         if index <= self.commit_index:
-            raise BrokenInvariantError(f"entry {index} is committed but the leader's is another one")
+            raise BrokenInvariantError(f"entry {index} is committed, but the leader has another one of term {term}")
+        return True
+
+    def _truncate(self, index: int) -> None:
         self._journal.truncate(index)
         self._durable_index = min(self._durable_index, index - 1)
         while self._proposed and self._proposed[-1] >= index:
@@ -641,7 +648,8 @@ class Engine(SyncObj):  # type: ignore[misc]
         return False
 
     def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
-        limit = self.applied_index if self._outgoing.floor is None else self._outgoing.floor
+        # What is applied but not yet durable stays: a copy made in this tick ends before it.
+        limit = self._durable_applied_index if self._outgoing.floor is None else self._outgoing.floor
         tuning = self._tuning
         self._journal.compact(limit, tuning.journal_keep_entries, tuning.journal_keep_bytes, tuning.compact_steps)
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from cluster.engine import Engine
-from cluster.messages import Appended, Message
+from cluster.messages import Append, Appended, Message
 
 
 class Truncates(Engine):
@@ -35,40 +35,63 @@ class CommitsUnverified(Engine):
         super()._advance_commit(leader_commit_index, self.last_index)
 
 
-class CountsItsUndurableEntries(Engine):
-    """As leader, counts entries that its own disk does not have yet."""
-
-    def tick(self) -> None:
-        self._durable_index = self.last_index
-        super().tick()
-
-
-class ForgetsToBeBorn(Engine):
+class ForgetsThatItForgot(Engine):
     """A wiped replica votes and acknowledges as if it remembered."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._standing.may_vote = lambda: True
 
-    def _answer(self, *args: Any, **kwargs: Any) -> None:
-        value, self._standing._value = self._standing._value, self._standing._value or b"0"
-        super()._answer(*args, **kwargs)
-        self._standing._value = value
+    def _answer(self, peer: Any, message: Append, **kwargs: Any) -> None:
+        standing = self._standing
+        known, standing._value = standing._value, standing._value or b"0"
+        super()._answer(peer, message, **kwargs)
+        standing._value = known
 
 
-class TrustsItsReplies(Engine):
-    """Answers queries without asking anybody."""
+class AnswersAlone(Engine):
+    """Answers queries without asking whether it still leads."""
 
     def confirmed_since(self) -> float:
         return self._monotonic() if self.is_leader else super().confirmed_since()
 
 
+class AnswersTooSoon(Engine):
+    """Answers queries before the first entry of its term is applied."""
+
+    def confirmed_since(self) -> float:
+        first_index, self._SyncObj__noopIDx = self._SyncObj__noopIDx, 0
+        try:
+            return super().confirmed_since()
+        finally:
+            self._SyncObj__noopIDx = first_index
+
+
+class CompactsWhatIsNotDurable(Engine):
+    """Compacts up to what it has applied in a transaction that is still open."""
+
+    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
+        self._durable_applied_index, durable = self.applied_index, self._durable_applied_index
+        super()._SyncObj__tryLogCompaction()
+        self._durable_applied_index = durable
+
+
+class AsksNobodyBefore(Engine):
+    """Campaigns without a pre-vote."""
+
+    def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
+        self._granted = set(self._names)
+        return super()._SyncObj__connectedToAnyone()
+
+
 BROKEN: dict[str, dict[str, Any]] = {
-    "release-early": {"release_early": True},
+    "releases-early": {"release_early": True},
     "truncates": {"engine_class": Truncates},
-    "old-answers": {"engine_class": TrustsOldAnswers},
-    "unverified": {"engine_class": CommitsUnverified},
-    "undurable": {"engine_class": CountsItsUndurableEntries},
-    "unborn": {"engine_class": ForgetsToBeBorn},
-    "reads": {"engine_class": TrustsItsReplies},
+    "trusts-old-answers": {"engine_class": TrustsOldAnswers},
+    "commits-unverified": {"engine_class": CommitsUnverified},
+    "forgets-that-it-forgot": {"engine_class": ForgetsThatItForgot},
+    "answers-alone": {"engine_class": AnswersAlone},
+    "answers-too-soon": {"engine_class": AnswersTooSoon},
+    "compacts-too-much": {"engine_class": CompactsWhatIsNotDurable},
+    "asks-nobody-before": {"engine_class": AsksNobodyBefore},
 }

@@ -63,6 +63,8 @@ class Chaos:
         world.at(1.0, self._trouble)
         world.run(TROUBLE_S)
         self.troubled = False
+        for name in self.names:
+            world.nodes[name].doomed = False
         world.heal()
         world.start()
         world.run_until(self._is_served, PEACE_S)
@@ -94,19 +96,20 @@ class Chaos:
             a = self.world.leader.name
             b = rng.choice([name for name in self.names if name != a])
         rng.choice(
-            (self._crash, self._crash, self._crash_all, self._cut, self._cut, self._part, self._part_one_way)
+            (self._crash, self._crash, self._crash_most, self._cut, self._cut, self._part, self._part_one_way)
             + (self._isolate, self._pause, self._transfer, self._transfer, self._wipe, self._heal)
         )(a, b)
         self.world.at(rng.uniform(0.0, 1.0), self._trouble)
 
     def _crash(self, a: str, b: str) -> None:
-        if self.world.nodes[a].is_up:
-            self.world.crash(a)
-            self.world.at(self.rng.uniform(0.0, 2.0), self._starter(a))
+        world, rng = self.world, self.rng
+        if world.nodes[a].is_up:
+            rng.choice((world.crash, world.doom, world.doom))(a)
+            world.at(rng.uniform(0.1, 2.0), self._starter(a))
 
-    def _crash_all(self, a: str, b: str) -> None:
-        if self.rng.random() < 0.3:
-            for name in self.names:
+    def _crash_most(self, a: str, b: str) -> None:
+        for name in self.names:
+            if self.rng.random() < 0.8:
                 self._crash(name, b)
 
     def _cut(self, a: str, b: str) -> None:

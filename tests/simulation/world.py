@@ -44,6 +44,7 @@ class Node:
     incarnation: int = 0
     busy: bool = False
     paused: bool = False
+    doomed: bool = False
     inbox: list[tuple[str, int, Message]] = field(default_factory=list)
     notices: list[Callable[[Engine], None]] = field(default_factory=list)
     proposals: list[bytes] = field(default_factory=list)
@@ -181,10 +182,14 @@ class World:
         node.store = node.store.crashed()
         node.engine = None
         node.incarnation += 1
-        node.paused = False
+        node.paused = node.doomed = False
         for other in self.nodes:
             if other != name:
                 self.cut(name, other)
+
+    def doom(self, name: str) -> None:
+        """kill -9 in the middle of the next tick: urgent messages have left, the transaction is lost."""
+        self.nodes[name].doomed = True
 
     def wipe(self, name: str) -> None:
         """A new disk."""
@@ -225,6 +230,7 @@ class World:
         self._outbox = []
         notices, node.notices = node.notices, []
         inbox, node.inbox = node.inbox, []
+        last_index = engine.last_index
         store.begin()
         for notice in notices:
             notice(engine)
@@ -265,7 +271,10 @@ class World:
             pending = node.inbox or node.notices or node.proposals
             self._wake(node, 0.0 if pending else engine.next_wakeup() - self.now_s)
 
-        self.at(self.rng.uniform(*self.disk_s), synced)
+        disk_s = self.rng.uniform(*self.disk_s)
+        self.at(disk_s, synced)
+        if node.doomed and (engine.is_leader or engine.last_index > last_index):
+            self.at(disk_s * self.rng.random(), lambda: node.incarnation == incarnation and self.crash(node.name))
 
     def _propose(self, node: Node, engine: Engine) -> None:
         if engine.may_propose:
