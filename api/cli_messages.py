@@ -25,11 +25,14 @@ Queue = Annotated[str, Parameter(help="The queue.")]
 
 def send(
     queue: Queue,
-    body: Annotated[str | None, Parameter(help="The body; - reads it from standard input.")] = None,
+    body: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="The body; - reads it from standard input.")
+    ] = None,
     /,
     *,
     file: Annotated[
-        Path | None, Parameter(help="Send every line of this file as a message, in batches; - is standard input.")
+        Path | None,
+        Parameter(allow_leading_hyphen=True, help="Send each line of this file as a message; - is standard input."),
     ] = None,
     attribute: Annotated[
         tuple[str, ...], Parameter(alias="-a", help="NAME=VALUE, sent beside each body; may be repeated.")
@@ -125,7 +128,9 @@ def receive(
 
 def ack(
     queue: Queue,
-    receipts: Annotated[tuple[str, ...], Parameter(help="Receipts of received messages; - reads one from each line.")],
+    receipts: Annotated[
+        tuple[str, ...], Parameter(allow_leading_hyphen=True, help="Receipts of messages; - reads one from each line.")
+    ],
     /,
     *,
     url: Url = DEFAULT_URL,

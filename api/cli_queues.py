@@ -127,8 +127,8 @@ def delete(
     ```
     """
     _confirm(yes, f"{queue} and every message in it will be lost")
-    answer = Client(url).request("DELETE", queue_path(queue))
-    say_json(answer) if json else say(f"queue {printable(queue)} is deleted")
+    Client(url).request("DELETE", queue_path(queue))
+    say_json({"queue": queue, "deleted": True}) if json else say(f"queue {printable(queue)} is deleted")
     return Exit.DONE
 
 

@@ -37,10 +37,10 @@ class Refused(CommandError):
 
 def explain(status: int, problem: dict[str, Any]) -> str:
     """What went wrong and what to do about it, in one or two lines."""
-    title, detail, remedy = (str(problem.get(name) or "") for name in ("title", "detail", "remedy"))
+    title, detail, remedy = (str(problem.get(name) or "").rstrip(".") for name in ("title", "detail", "remedy"))
     said = [part for part in (title, detail) if part] or [f"HTTP {status}"]
     line = ": ".join(dict.fromkeys(said))
-    return f"{line}\n{remedy}" if remedy else line
+    return f"{line}\n{remedy}." if remedy else line
 
 
 class Client:

@@ -96,7 +96,16 @@ class Chaos:
             a = self.world.leader.name
             b = rng.choice([name for name in self.names if name != a])
         rng.choice(
-            (self._crash, self._crash, self._crash_most, self._cut, self._cut, self._part, self._part_one_way)
+            (
+                self._crash,
+                self._crash,
+                self._crash_most,
+                self._corner,
+                self._cut,
+                self._cut,
+                self._part,
+                self._part_one_way,
+            )
             + (self._isolate, self._pause, self._transfer, self._transfer, self._wipe, self._heal)
         )(a, b)
         self.world.at(rng.uniform(0.0, 1.0), self._trouble)
@@ -111,6 +120,29 @@ class Chaos:
         for name in self.names:
             if self.rng.random() < 0.8:
                 self._crash(name, b)
+
+    def _corner(self, a: str, b: str) -> None:
+        """Only `b` hears leader `a`, dies in the middle of a tick, and comes back when `a` is gone."""
+        world = self.world
+        leader = world.leader
+        if leader is None or not all(node.is_up for node in world.nodes.values()):
+            return
+        a = leader.name
+        b = next(name for name in self.names if name != a)
+        for other in self.names:
+            if other not in (a, b):
+                self._part(a, other)
+        world.at(0.1, lambda: world.doom(b))
+        world.at(0.1, lambda: self._follow_up(a, b))
+
+    def _follow_up(self, a: str, b: str) -> None:
+        world = self.world
+        if world.nodes[b].is_up:
+            world.at(0.005, lambda: self._follow_up(a, b))
+        elif world.nodes[a].is_up:
+            world.at(self.rng.uniform(0.0, 0.02), lambda: world.crash(a))
+            world.at(0.1, self._starter(b))
+            world.at(3.5, self._starter(a))
 
     def _cut(self, a: str, b: str) -> None:
         self.world.cut(a, b)
