@@ -1,0 +1,1 @@
+"""Programs that use Trimaran as anyone would: over plain HTTP."""
