@@ -12,7 +12,7 @@ import pysyncobj.version
 import pytest
 
 import cluster.engine
-from cluster.journal import Journal
+from cluster.journal import BrokenInvariantError, Journal
 from storage.memory_store import MemoryStore
 from tests.cluster.bench import Bench
 
@@ -79,7 +79,10 @@ def test_entries_that_left_the_cache_are_read_from_the_store() -> None:
     for index in range(2, 10):
         journal.append(index, index, bytes(10))
     assert [journal.entry(index).term for index in range(2, 10)] == list(range(2, 10))
+    assert len(journal._cache) == 2
     journal.truncate(5)
     assert (journal.last_index, journal.last_term) == (4, 4)
     journal.append(5, 9, b"\0")
     assert journal.entry(5).term == 9
+    with pytest.raises(BrokenInvariantError, match="entry 9 is needed"):
+        journal.entry(9)

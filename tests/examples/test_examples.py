@@ -37,9 +37,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         def run(program: str, *arguments: object) -> subprocess.Popen[bytes]:
             argv = [sys.executable, "-m", f"examples.{program}", *map(str, arguments)]
             log = stack.enter_context((tmp_path / f"{program}.log").open("ab"))
-            process = subprocess.Popen(
-                argv, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(ROOT)}
-            )
+            process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log)
             stack.callback(process.wait)
             stack.callback(process.kill)
             return process

@@ -7,7 +7,6 @@ import pytest
 from tests.simulation.broken import BROKEN
 from tests.simulation.chaos import Chaos, failure_of
 
-
 NOTICED = ["truncates", "answers-alone", "answers-too-soon", "commits-unverified", "forgets-that-it-forgot"]
 
 
