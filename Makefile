@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: run test simulate clean
+.PHONY: run test bench simulate clean
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@echo "==> making $(VENV)"
@@ -19,6 +19,9 @@ test: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/ready
+	$(BIN)/python -m benchmarks.local $(BENCH)
 
 SEEDS ?= 0..500
 simulate: $(VENV)/ready

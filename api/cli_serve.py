@@ -69,6 +69,7 @@ def local(
     nodes: Annotated[int, Parameter(help="How many nodes: 1, 3, 5 or 7.")] = 3,
     data: Annotated[Path, Parameter(help="Directory for the nodes' data.")] = Path("trimaran-data"),
     http_port: Annotated[int, Parameter(help="HTTP port of the first node; the others follow.")] = 7700,
+    fresh: Annotated[bool, Parameter(help="Begin with nothing: forget what an earlier run has kept.")] = False,
 ) -> int:
     """Run a whole cluster on this machine, each node with its own data, until Ctrl-C.
 
@@ -83,4 +84,4 @@ def local(
         raise UsageError(f"--nodes {nodes}: a cluster has 1, 3, 5 or 7 nodes, so that a majority survives a loss")
     if not 1 <= http_port <= 65_000:
         raise UsageError(f"--http-port {http_port}: choose from 1 to 65000")
-    return asyncio.run(run_local(nodes, data, http_port))
+    return asyncio.run(run_local(nodes, data, http_port, fresh=fresh))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -20,6 +23,8 @@ READY_S = 60.0
 STOP_S = 10.0
 PROGRESS_S = 2.0
 POLL_S = 0.1
+RESTART_S = 2.0
+"""A node is started so often at most: one that cannot live should not keep the machine busy."""
 
 
 class _Node:
@@ -32,8 +37,10 @@ class _Node:
             *(("--peers", peers) if peers else ()),
         )
         self.process: asyncio.subprocess.Process | None = None
+        self.started_s = 0.0
 
     async def start(self) -> None:
+        self.started_s = time.monotonic()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         parent = os.getpid()
         with self.log.open("ab") as log:
@@ -60,10 +67,17 @@ class _Node:
             return False
 
 
-async def run_local(nodes: int, data: Path, http_port: int) -> int:
-    """Run the cluster until SIGINT or SIGTERM. Returns the exit code."""
+async def run_local(nodes: int, data: Path, http_port: int, *, fresh: bool = False) -> int:
+    """Run the cluster until SIGINT or SIGTERM; `fresh`: without what it remembers. Returns the exit code."""
     names = [f"n{number}" for number in range(1, nodes + 1)]
     ports = dict(zip(names, range(http_port, http_port + nodes), strict=True))
+    for port in (port + offset for offset in (0, RAFT_PORT_OFFSET) for port in ports.values()):
+        # Asked before anything is started: a cluster that runs already would answer for ours that cannot.
+        if _is_taken(port):
+            complain(f"trimaran: port {port} is in use: does a cluster run already? Choose others with --http-port")
+            return 1
+    for name in names if fresh else ():
+        shutil.rmtree(data / name, ignore_errors=True)
     peers = ",".join(f"{name}=127.0.0.1:{port + RAFT_PORT_OFFSET}" for name, port in ports.items())
     cluster = [_Node(name, data, port, peers if nodes > 1 else "") for name, port in ports.items()]
     stopping = asyncio.Event()
@@ -79,6 +93,11 @@ async def run_local(nodes: int, data: Path, http_port: int) -> int:
     finally:
         await asyncio.gather(*(node.stop() for node in cluster))
     return 0
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def _wait_until_ready(cluster: list[_Node], stopping: asyncio.Event) -> bool:
@@ -103,13 +122,14 @@ async def _wait_until_ready(cluster: list[_Node], stopping: asyncio.Event) -> bo
 
 
 def _welcome(cluster: list[_Node]) -> None:
-    last = cluster[-1].url
+    first, last = cluster[0].url, cluster[-1].url
     say(f"A cluster of {len(cluster)} is ready:")
     for node in cluster:
         assert node.process is not None
         say(f"  {node.name}  {node.url}  process group {node.process.pid}  log {node.log}")
     say(f"""
 Try, from another terminal:
+  export TRIMARAN_URL={first}
   trimaran queues create orders
   trimaran send orders "one sloop, two oars"
   trimaran receive orders --ack --url {last}
@@ -125,8 +145,9 @@ async def _watch(cluster: list[_Node], stopping: asyncio.Event) -> None:
     """Start a node again when it has ended, as systemd or compose would."""
     while not stopping.is_set():
         for node in cluster:
-            if node.process is not None and node.process.returncode is not None:
-                complain(f"{node.name} has ended with code {node.process.returncode}: starting it again")
+            code = node.process.returncode if node.process is not None else None
+            if code is not None and time.monotonic() - node.started_s > RESTART_S:
+                complain(f"{node.name} has ended with code {code}: starting it again")
                 await node.start()
         try:
             async with asyncio.timeout(0.5):

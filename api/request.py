@@ -116,9 +116,9 @@ class _TrapError(ValueError):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _TrapError(f"the member {twice!r} stands twice")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise _TrapError(f"the member {twice[:100]!a} stands twice")
     return members
 
 

@@ -49,6 +49,7 @@ BAD = [
     ("POST", MESSAGES, b"\xff", 400, "$"),
     ("POST", MESSAGES, b"[" * 100_000, 400, "$"),
     ("POST", MESSAGES, b'{"body": "a", "body": "b"}', 400, "$"),
+    ("POST", MESSAGES, b"{" + b",".join(b'"%d": 1' % n for n in range(300_000)) + b', "7": 1}', 400, "$"),
     ("POST", MESSAGES, b'{"body": NaN}', 400, "$"),
     ("POST", MESSAGES, b'{"body": "\\ud800"}', 400, "$.body"),
     ("POST", MESSAGES, b'{"body": 1}', 400, "$.body"),

@@ -70,8 +70,7 @@ def plan(url: str) -> Plan:
 async def load(queue: Queue) -> tuple[list[bench.Result], Verdict]:
     async with served(queue) as url:
         run = Bench(plan(url))
-        results = await run.publish_and_consume()
-        results.append(await run.stream())
+        results = [await run.publish(), await run.consume(), await run.stream()]
         run.close()
         return results, run.verdict()
 
@@ -131,11 +130,12 @@ async def test_a_refusal_ends_it() -> None:
     async with served(Queue()) as url:
         run = Bench(Plan(urls=[url], queue="missing", messages=9, format="json"))
         with pytest.raises(BenchError, match="refused with 404"):
-            await run.publish_and_consume()
+            await run.publish()
 
 
 async def test_a_node_that_is_gone_is_replaced_by_another() -> None:
     async with served(Queue()) as url:
         run = Bench(Plan(urls=["http://127.0.0.1:1", url], messages=20, format="json", connections=2))
-        assert (await run.publish_and_consume())[0].messages == 20
+        assert (await run.publish()).messages == 20
+        assert (await run.consume()).messages == 20
         assert run.verdict().is_clean

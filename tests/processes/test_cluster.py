@@ -198,7 +198,11 @@ async def test_a_node_refuses_to_start_with_what_is_not_its_own(
                 value = value.replace(f"{known[2:].upper()}-OF-{name}", node.argv[node.argv.index(known) + 1])
         argv[argv.index(flag) + 1] = value
     process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(20):
-        _, errors = await process.communicate()
+    try:
+        async with asyncio.timeout(20):
+            _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
     assert process.returncode != 0
     assert words in errors.decode()
