@@ -137,12 +137,10 @@ class Chaos:
 
     def _follow_up(self, a: str, b: str) -> None:
         world = self.world
-        if not self.troubled:
-            return
         if world.nodes[b].is_up:
             world.at(0.005, lambda: self._follow_up(a, b))
         elif world.nodes[a].is_up:
-            world.at(self.rng.uniform(0.0, 0.02), lambda: self.troubled and world.crash(a))
+            world.at(self.rng.uniform(0.0, 0.02), lambda: world.crash(a))
             world.at(0.1, self._starter(b))
             world.at(3.5, self._starter(a))
 
