@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from api.request import answer
@@ -14,14 +16,22 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """A leader is known, this node's replica has caught up, and its disk has room."""
+    """A leader is known, this node's replica has caught up, and its disk has room; ?verbose=1 tells what is wrong."""
     shards = request.config_dict[CLIENT].status().shards
     troubles = [f"shard {shard.shard}: {shard.trouble}" for shard in shards if shard.trouble is not None]
-    document = {"status": "not ready" if troubles else "ready", "troubles": troubles}
+    document: dict[str, Any] = {"status": "not ready" if troubles else "ready"}
+    if request.query.get("verbose") == "1":
+        document["troubles"] = troubles
     return answer(request, document, 503 if troubles else 200)
 
 
+async def root(request: web.Request) -> web.Response:
+    """Where to look."""
+    return answer(request, {"name": "trimaran", "description": "/openapi.json", "ready": "/readyz"})
+
+
 ROUTES = (
+    web.get("/", root, allow_head=False),
     web.get("/healthz", healthz, allow_head=False),
     web.get("/readyz", readyz, allow_head=False),
 )

@@ -1,23 +1,24 @@
 """What travels over HTTP and what the cluster keeps: bodies and attributes, receipts, timestamps.
 
 A message's properties are empty for a plain text body, else a msgpack map: `b: true` for a body that was sent as
-bytes, `a` its attributes. A receipt is base64url of version u8, message id u64 and lease token u64: 63 random bits, so
-that nobody can ack what was not delivered to them, and a receipt of another queue or an ended lease is stale.
+bytes, `a` its attributes. A receipt is a version digit, the lease token as 16 hex digits, and the message id in hex.
+The token is 63 random bits, so that nobody can ack what was not delivered to them, and a receipt of another queue or
+an ended lease is stale.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import struct
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from math import isfinite
+from typing import Any, NamedTuple
 
 import msgspec
 
 from api.problem import invalid
+from api.request import Wish
 from storage.block import Part
 from storage.operations import Claim
 
@@ -27,51 +28,58 @@ ATTRIBUTE_NAME_CHARACTERS_MAX = 256
 PROPERTIES_BYTES_MAX = 64 * 1024
 """Bytes of all attributes of one message, as kept."""
 
-_RECEIPT = struct.Struct(">BQQ")
 _RECEIPT_VERSION = 1
+_RECEIPT = re.compile(rf"{_RECEIPT_VERSION}[0-9a-f]{{16}}[1-9a-f][0-9a-f]{{0,15}}", re.ASCII)
 
 
-class MessageIn(msgspec.Struct, forbid_unknown_fields=True):
-    """A message to send: `body` is text (or bytes in msgpack), `body_base64` is bytes; exactly one of them."""
+class MessageIn(Wish):
+    """A message to send: `body` is any Unicode text, NUL included, `body_base64` is bytes; exactly one of them."""
+
+    body: str | msgspec.UnsetType = msgspec.UNSET
+    body_base64: bytes | msgspec.UnsetType = msgspec.UNSET
+    attributes: dict[str, str | int | float | bool] | msgspec.UnsetType = msgspec.UNSET
+
+    def members(self) -> int:
+        """One body, and the attributes."""
+        return 1 if self.attributes is msgspec.UNSET else 2 + len(self.attributes)
+
+
+class PackedMessageIn(Wish):
+    """A message to send, in msgpack: `body` is text or bytes."""
 
     body: Any = msgspec.UNSET
-    body_base64: str | msgspec.UnsetType = msgspec.UNSET
-    attributes: dict[str, str | int | float | bool] = {}
+    attributes: dict[str, str | int | float | bool] | msgspec.UnsetType = msgspec.UNSET
 
 
-def encode_message(message: MessageIn, field: str) -> tuple[bytes, bytes]:
+def encode_message(message: MessageIn | PackedMessageIn, field: str) -> tuple[bytes, bytes]:
     """Body and properties to keep. Raises `Problem`."""
-    body, binary = message.body, False
-    if (body is msgspec.UNSET) == (message.body_base64 is msgspec.UNSET):
-        raise invalid(f"{field}.body", "exactly one of body and body_base64 is needed", "Give one of them.")
-    if isinstance(message.body_base64, str):
-        try:
-            body = base64.b64decode(message.body_base64, validate=True)
-        except (binascii.Error, ValueError):
-            raise invalid(f"{field}.body_base64", "this is not base64", "Encode it as RFC 4648, section 4.") from None
-    if isinstance(body, bytes):
-        encoded, binary = body, True
-    elif isinstance(body, str):
-        encoded = encode_text(body, f"{field}.body")
-    else:
-        raise invalid(f"{field}.body", "a body is text", "Send a string, or bytes as body_base64.")
+    body = message.body
+    if isinstance(message, MessageIn) and message.body_base64 is not msgspec.UNSET:
+        if body is not msgspec.UNSET:
+            raise invalid(f"{field}.body", "there is a body_base64 as well", "Give one of them.")
+        body = message.body_base64
+    if type(body) is str:
+        if message.attributes is msgspec.UNSET:
+            return body.encode(), b""
+        return body.encode(), _encode_properties(False, message.attributes, field)
+    if type(body) is bytes:
+        attributes = {} if message.attributes is msgspec.UNSET else message.attributes
+        return body, _encode_properties(True, attributes, field)
+    if body is msgspec.UNSET:
+        raise invalid(f"{field}.body", "a message needs a body", "Give body, or body_base64.")
+    raise invalid(f"{field}.body", "a body is text or bytes", "Send it as str or bin.")
+
+
+def _encode_properties(binary: bool, attributes: dict[str, str | int | float | bool], field: str) -> bytes:
     properties: dict[str, Any] = {"b": True} if binary else {}
-    if message.attributes:
-        _check_attributes(message.attributes, field)
-        properties["a"] = message.attributes
+    if attributes:
+        _check_attributes(attributes, field)
+        properties["a"] = attributes
     kept = msgspec.msgpack.encode(properties) if properties else b""
     if len(kept) > PROPERTIES_BYTES_MAX:
         detail = f"attributes take {len(kept)} bytes, at most {PROPERTIES_BYTES_MAX} are allowed"
         raise invalid(f"{field}.attributes", detail, "Put large values into the body.", PROPERTIES_BYTES_MAX, 413)
-    return encoded, kept
-
-
-def encode_text(text: str, field: str) -> bytes:
-    """UTF-8 of `text`. Raises `Problem` for lone surrogates, which no encoding can carry."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise invalid(field, "it holds half of a surrogate pair", "Send whole Unicode characters.") from None
+    return kept
 
 
 def _check_attributes(attributes: dict[str, str | int | float | bool], field: str) -> None:
@@ -82,59 +90,72 @@ def _check_attributes(attributes: dict[str, str | int | float | bool], field: st
         if not 0 < len(name) <= ATTRIBUTE_NAME_CHARACTERS_MAX or not name.isprintable():
             detail = f"a name has 1 to {ATTRIBUTE_NAME_CHARACTERS_MAX} printable characters"
             raise invalid(f"{field}.attributes", detail, "Rename the attribute.", ATTRIBUTE_NAME_CHARACTERS_MAX)
-        encode_text(name, f"{field}.attributes")
-        if isinstance(value, str):
-            encode_text(value, f"{field}.attributes.{name}")
-        elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise invalid(f"{field}.attributes.{name}", "the number has more than 64 bits", "Send it as a string.")
+        if isinstance(value, float) and not isfinite(value):
+            raise invalid(f"{field}.attributes.{name}", "this is not a number", "JSON knows finite numbers only.")
 
 
 def decode_part(part: Part, *, raw: bool) -> dict[str, Any]:
     """The members of a message that say what it is. `raw`: the answer can carry bytes as they are."""
-    properties = msgspec.msgpack.decode(part.properties) if part.properties else {}
-    body = bytes(part.body)
-    members: dict[str, Any] = {}
+    if part.body_bytes == len(part.data):  # plain text, as most are
+        return {"body": str(part.data, "utf-8"), "attributes": {}}
+    properties = msgspec.msgpack.decode(part.properties)
+    attributes = properties.get("a", {})
     if not properties.get("b"):
-        members["body"] = body.decode()
-    elif raw:
-        members["body"] = body
-    else:
-        members["body_base64"] = base64.b64encode(body).decode()
-    members["attributes"] = properties.get("a", {})
-    return members
+        return {"body": str(part.body, "utf-8"), "attributes": attributes}
+    return {"body" if raw else "body_base64": bytes(part.body), "attributes": attributes}
 
 
 def receipt(message_id: int, token: int) -> str:
     """What proves that a message was delivered under a lease."""
-    return base64.urlsafe_b64encode(_RECEIPT.pack(_RECEIPT_VERSION, message_id, token)).rstrip(b"=").decode()
+    return f"{_RECEIPT_VERSION}{token:016x}{message_id:x}"
 
 
 def read_receipt(text: str) -> tuple[int, int] | None:
     """Message id and token of a receipt, or None if it is not one."""
-    try:
-        version, message_id, token = _RECEIPT.unpack(base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
-    except (ValueError, struct.error):
+    if not _RECEIPT.fullmatch(text):
         return None
-    known = version == _RECEIPT_VERSION and 0 < message_id < 2**63 and 0 < token < 2**63
-    return (message_id, token) if known and receipt(message_id, token) == text else None
+    message_id, token = int(text[17:], 16), int(text[1:17], 16)
+    return (message_id, token) if 0 < token < 2**63 else None
 
 
-def read_receipts(receipts: Sequence[str]) -> tuple[list[Claim], list[int | None]]:
-    """Claims for the receipts, runs of one lease put together, and each receipt's message id (None: not a receipt)."""
+class Settling(NamedTuple):
+    """What receipts ask for. `known`: message id and token of each, None for what is no receipt.
+
+    `rounds`: claims to settle one after another. A message named under several leases has one claim a round, because an
+    outcome tells what was stale by the message's id alone; all else is in the first.
+    """
+
+    known: list[tuple[int, int] | None]
+    rounds: list[list[Claim]]
+
+
+def read_receipts(receipts: Sequence[str]) -> Settling:
+    """Claims for the receipts, each asked for once, runs of one lease put together."""
+    known = [read_receipt(text) for text in receipts]
+    rounds: list[list[tuple[int, int]]] = []
+    leases_of: dict[int, int] = {}
+    for message_id, token in dict.fromkeys(pair for pair in known if pair is not None):
+        number = leases_of.get(message_id, 0)
+        leases_of[message_id] = number + 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append((message_id, token))
+    return Settling(known, [_claims(pairs) for pairs in rounds])
+
+
+def _claims(pairs: list[tuple[int, int]]) -> list[Claim]:
     claims: list[Claim] = []
-    ids: list[int | None] = []
-    for text in receipts:
-        found = read_receipt(text)
-        ids.append(found[0] if found else None)
-        if found is None:
-            continue
-        message_id, token = found
-        last = claims[-1] if claims else None
-        if last is not None and last.token == token and last.message_id + last.count == message_id:
-            claims[-1] = Claim(token, last.message_id, last.count + 1)
-        else:
-            claims.append(Claim(token, message_id, 1))
-    return claims, ids
+    first, held_under, end = 0, 0, 0
+    for message_id, token in pairs:
+        if message_id != end or token != held_under:
+            if held_under:
+                claims.append(Claim(held_under, first, end - first))
+            first, held_under = message_id, token
+        end = message_id + 1
+    claims.append(Claim(held_under, first, end - first))
+    return claims
 
 
 @lru_cache(maxsize=1024)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.request import answer_json
 from storage.limits import BATCH_MESSAGES_MAX
 from storage.settings import LIMITS, QueueSettings
 
@@ -18,6 +19,10 @@ _TIME = {"type": "string", "format": "date-time"}
 
 def _object(required: list[str] | None = None, /, **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required or []}
+
+
+def _closed(required: list[str] | None = None, /, **properties: Any) -> dict[str, Any]:
+    return {**_object(required, **properties), "additionalProperties": False}
 
 
 def _list(items: Any, **bounds: int) -> dict[str, Any]:
@@ -33,7 +38,7 @@ _LEASE = {"type": "integer", "minimum": LIMITS["lease_ms"][0], "maximum": LIMITS
 _CONTENT = {"body": _TEXT, "body_base64": _TEXT, "attributes": {"type": "object"}}
 
 SCHEMAS: dict[str, Any] = {
-    "Settings": _object(
+    "Settings": _closed(
         **{
             name: {"type": "integer", "minimum": low, "maximum": high, "default": getattr(QueueSettings(), name)}
             for name, (low, high) in LIMITS.items()
@@ -49,12 +54,17 @@ SCHEMAS: dict[str, Any] = {
         delayed=_COUNT,
         bytes=_COUNT,
     ),
-    "Message": {**_object(**_CONTENT), "description": "Exactly one of body and body_base64."},
-    "Batch": _object(["messages"], messages=_list(_ref("Message"), minItems=1, maxItems=BATCH_MESSAGES_MAX)),
+    "Message": {
+        **_closed(**_CONTENT),
+        "description": "A body of any Unicode text, NUL included, or bytes as body_base64 (in msgpack: body as bin).",
+        "oneOf": [{"required": ["body"]}, {"required": ["body_base64"]}],
+    },
+    "Batch": _closed(["messages"], messages=_list(_ref("Message"), minItems=1, maxItems=BATCH_MESSAGES_MAX)),
+    "Send": {"anyOf": [_ref("Message"), _ref("Batch")]},
     "Sent": _object(
         ["messages"], messages=_list(_object(["message_id", "timestamp"], message_id=_ID, timestamp=_TIME))
     ),
-    "Receive": _object(
+    "Receive": _closed(
         max={"type": "integer", "minimum": 1, "maximum": BATCH_MESSAGES_MAX, "default": 1},
         wait_ms={"type": "integer", "minimum": 0, "maximum": 20000, "default": 0},
         lease_ms=_LEASE,
@@ -72,9 +82,9 @@ SCHEMAS: dict[str, Any] = {
             )
         ),
     ),
-    "Ack": _object(["receipts"], receipts=_RECEIPTS),
-    "Nack": _object(["receipts"], receipts=_RECEIPTS, delay_ms=_COUNT, reason=_TEXT),
-    "Extend": _object(["receipts", "lease_ms"], receipts=_RECEIPTS, lease_ms=_LEASE),
+    "Ack": _closed(["receipts"], receipts=_RECEIPTS),
+    "Nack": _closed(["receipts"], receipts=_RECEIPTS, delay_ms=_COUNT, reason=_TEXT),
+    "Extend": _closed(["receipts", "lease_ms"], receipts=_RECEIPTS, lease_ms=_LEASE),
     "Results": _object(
         ["results"],
         results=_list(
@@ -125,11 +135,11 @@ SCHEMAS: dict[str, Any] = {
         remedy=_TEXT,
         outcome={"enum": ["unknown", "not_done"]},
     ),
-    "SeedMessage": _object(["message"], message=_TEXT),
+    "SeedMessage": _closed(["message"], message=_TEXT),
     "SeedSent": _object(message_id={"type": "integer"}, timestamp=_TEXT),
     "SeedReceived": _object(message_id={"type": "integer"}, content=_TEXT, timestamp=_TEXT, receipt=_TEXT),
     "SeedPage": _object(messages=_list(_ref("SeedReceived"))),
-    "SeedAck": _object(["receipt"], receipt=_TEXT),
+    "SeedAck": _closed(["receipt"], receipt=_TEXT),
     "SeedAcked": _object(receipt=_TEXT, status={"enum": ["acked", "stale", "invalid"]}),
     "Purged": _object(["purged"], purged=_COUNT),
     "QueuePut": _object(["queue"], queue=_TEXT, settings=_ref("Settings"), changed={"type": "boolean"}),
@@ -163,7 +173,14 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("get", "/v1/queues/{queue}", "Settings and counts of a queue", None, {200: "Queue"}, [_QUEUE]),
     ("delete", "/v1/queues/{queue}", "Delete a queue", None, {204: None}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/purge", "Forget all messages", None, {200: "Purged"}, [_QUEUE, _KEY]),
-    ("post", "/v1/queues/{queue}/messages", "Send a Message or a Batch", "Batch", {201: "Sent"}, [_QUEUE, _KEY]),
+    (
+        "post",
+        "/v1/queues/{queue}/messages",
+        "Send a message, or a batch all or none",
+        "Send",
+        {201: "Sent"},
+        [_QUEUE, _KEY],
+    ),
     (
         "get",
         "/v1/queues/{queue}/messages",
@@ -181,8 +198,9 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("get", "/receive_message", "Receive the next message; {} if there is none", None, {200: "SeedReceived"}, [_KEY]),
     ("get", "/messages", "All messages in the queue", None, {200: "SeedPage"}, _query("after", "limit")),
     ("post", "/ack_message", "A received message is done", "SeedAck", {200: "SeedAcked"}, [_KEY]),
+    ("get", "/", "Where to look", None, {200: "Anything"}, []),
     ("get", "/healthz", "Whether this node is alive", None, {200: "Health"}, []),
-    ("get", "/readyz", "Whether this node is fit for work", None, {200: "Health", 503: "Health"}, []),
+    ("get", "/readyz", "Whether this node is fit for work", None, {200: "Health", 503: "Health"}, _query("verbose")),
     ("get", "/openapi.json", "This document", None, {200: "Anything"}, []),
 )
 
@@ -213,12 +231,12 @@ def document() -> dict[str, Any]:
     }
 
 
-_ENCODED = msgspec.json.encode(document())
+_DOCUMENT = msgspec.Raw(msgspec.json.encode(document()))
 
 
 async def openapi(request: web.Request) -> web.Response:
     """This document."""
-    return web.Response(body=_ENCODED, content_type="application/json")
+    return answer_json(_DOCUMENT)
 
 
 ROUTES = (web.get("/openapi.json", openapi, allow_head=False),)

@@ -15,6 +15,7 @@ from storage import machine
 from storage.operations import Refused
 
 CONTENT_TYPE = "application/problem+json"
+SERVER = "trimaran"
 _log = structlog.get_logger()
 
 
@@ -28,9 +29,10 @@ class Problem(Exception):
 
     def response(self) -> web.Response:
         """The HTTP answer."""
-        headers = {"Retry-After": "1"} if self.status == 503 else {}
-        body = msgspec.json.encode(self.document)
-        return web.Response(status=self.status, body=body, content_type=CONTENT_TYPE, headers=headers)
+        headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store", "Server": SERVER}
+        if self.status == 503:
+            headers["Retry-After"] = "1"
+        return web.Response(status=self.status, body=msgspec.json.encode(self.document), headers=headers)
 
 
 def invalid(field: str, detail: str, remedy: str, limit: int | None = None, status: int = 400) -> Problem:

@@ -6,19 +6,42 @@ import asyncio
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDict
 
-from api.problem import Problem, invalid
+from api.problem import SERVER, Problem, invalid
 from storage.limits import OPERATION_BYTES_MAX
 from storage.settings import QUEUE_NAME
 
 JSON, MSGPACK = "application/json", "application/msgpack"
+_JSON_HEADERS, _MSGPACK_HEADERS = (
+    CIMultiDict({"Content-Type": kind, "Cache-Control": "no-store", "Server": SERVER}) for kind in (JSON, MSGPACK)
+)
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
-_T = TypeVar("_T")
+_LIMIT = re.compile(r"(?:<=|>=) (-?\d+)$")
+_PATH = re.compile(r"\$[^`]*")
+_SPACED_COLONS = (b" :", b"\t:", b"\n:", b"\r:")
+_SAID_BACK_MAX = 300
+"""Characters of a client's own words that an answer repeats."""
+
+
+class Wish(msgspec.Struct, forbid_unknown_fields=True):
+    """What a request's body asks for. A field left out is `UNSET` or has its default."""
+
+    def members(self) -> int:
+        """How many members the JSON at least had: the nearer to the truth, the cheaper the search for duplicates."""
+        return 1
+
+
+_W = TypeVar("_W", bound=msgspec.Struct)
+_P = TypeVar("_P", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +53,7 @@ class HttpSettings:
     body_timeout_ms: int = 30_000
     connections_max: int = 10_000
     request_bytes_max: int = OPERATION_BYTES_MAX
+    idle_timeout_ms: int = 75_000  # longer than the 60 s proxies keep theirs, so that it is they who close first
 
 
 SETTINGS = web.AppKey("settings", HttpSettings)
@@ -57,7 +81,11 @@ def integer(request: web.Request, name: str, default: int, lowest: int, highest:
 async def read_bytes(request: web.Request) -> bytes:
     """The request's body, within its size and its time. Raises `Problem`."""
     settings = request.config_dict[SETTINGS]
+    if "Content-Encoding" in request.headers:
+        raise _unreadable("Compressed bodies are not read.", "Send the body as it is, without Content-Encoding.")
     try:
+        if request.content.is_eof():
+            return await request.read()
         async with asyncio.timeout(settings.body_timeout_ms / 1000):
             return await request.read()
     except TimeoutError:
@@ -65,69 +93,95 @@ async def read_bytes(request: web.Request) -> bytes:
             408, "slow-body", "The body came too slowly", f"It took more than {settings.body_timeout_ms} ms."
         ) from None
     except web.HTTPRequestEntityTooLarge:
-        limit = settings.request_bytes_max
-        raise invalid("$", f"at most {limit} bytes are read", "Send smaller batches.", limit, 413) from None
+        raise too_large(settings.request_bytes_max) from None
 
 
-async def read(request: web.Request, kind: type[_T]) -> _T:
+def too_large(limit: int) -> Problem:
+    """The problem of a request that carries more than `limit` bytes."""
+    return invalid("$", f"at most {limit} bytes are read", "Send smaller batches.", limit, 413)
+
+
+async def read(request: web.Request, kind: type[_W]) -> _W:
     """The request's body as a `kind`. Nothing at all is taken for {}. Raises `Problem`."""
-    return convert(await read_any(request), kind)
+    return await read_either(request, kind, kind)
 
 
-async def read_any(request: web.Request) -> Any:
-    """The request's body, decoded. Raises `Problem`."""
+async def read_either(request: web.Request, kind: type[_W], packed: type[_P]) -> _W | _P:
+    """The request's body as a `kind`, in msgpack as a `packed`. Nothing at all is taken for {}. Raises `Problem`."""
     data = await read_bytes(request)
     if not data:
-        return {}
+        return _decoded(b"{}", kind, msgspec.json)
     if request.content_type == MSGPACK:
-        try:
-            return msgspec.msgpack.decode(data)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            raise invalid("$", "this is not msgpack", "Send one msgpack map.") from None
-    if request.content_type not in (JSON, "application/octet-stream", "application/x-www-form-urlencoded"):
-        raise Problem(
-            415,
-            "media-type",
-            "The content type is not known",
-            f"{request.content_type} cannot be read.",
-            remedy=f"Send {JSON} or {MSGPACK}.",
-        )
-    try:
-        return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except _TrapError as trap:
-        raise invalid("$", str(trap), "Send plain JSON, each member once.") from None
-    except (ValueError, RecursionError):
-        raise invalid("$", "this is not JSON", "Send one JSON object in UTF-8.") from None
+        return _decoded(data, packed, msgspec.msgpack)
+    if request.content_type != JSON:
+        # Anything else is refused, not guessed: what a browser sends to a foreign site without asking is not JSON.
+        said = request.headers.get("Content-Type", "A body without a Content-Type")[:_SAID_BACK_MAX]
+        raise _unreadable(f"{said} cannot be read.", f"Send {JSON} or {MSGPACK}.")
+    wish = _decoded(data, kind, msgspec.json)
+    if _may_repeat_members(data, wish.members() if isinstance(wish, Wish) else 1):
+        _refuse_repeated_members(data)
+    return wish
 
 
-def convert(value: Any, kind: type[_T], field: str = "$") -> _T:
-    """`value` as a `kind`. Raises `Problem`."""
+@cache
+def _decoder(kind: type[msgspec.Struct], form: Any) -> Callable[[bytes], Any]:
+    decode: Callable[[bytes], Any] = form.Decoder(kind).decode
+    return decode
+
+
+def _decoded(data: bytes, kind: type[_W], form: ModuleType) -> _W:
     try:
-        return msgspec.convert(value, kind)
+        wish: _W = _decoder(kind, form)(data)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `")
-        raise invalid(path.rstrip("`") or field, message, "See /openapi.json for what is expected.") from None
+        message, _, where = str(error).partition(" - at ")
+        path = _PATH.search(where)
+        limit = _LIMIT.search(message)
+        remedy = "See /openapi.json for what is expected."
+        raise invalid(
+            path[0] if path else "$", message[:_SAID_BACK_MAX], remedy, int(limit[1]) if limit else None
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if form is msgspec.msgpack:
+            raise invalid("$", "this is not msgpack", "Send one map.") from None
+        raise invalid("$", "this is not JSON", "Send one JSON object in UTF-8, without lone surrogates.") from None
+    return wish
 
 
-class _TrapError(ValueError):
-    pass
+def _may_repeat_members(data: bytes, members: int) -> bool:
+    """Whether JSON of `members` different members could hold more: a bound that costs a few passes of `count`.
+
+    Every member has a colon, and before it, but for spaces, a quote that no backslash escapes. Colons behind an escaped
+    quote are text, unless that backslash is itself escaped.
+    """
+    if data.count(b":") <= members:
+        return False
+    if b'\\\\":' in data:
+        return True
+    colons = data.count(b'":') - data.count(b'\\":') + sum(data.count(spaced) for spaced in _SPACED_COLONS)
+    return colons > members
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
+def _refuse_repeated_members(data: bytes) -> None:
+    def unique(pairs: list[tuple[str, Any]]) -> None:
         seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _TrapError(f"the member {twice[:100]!a} stands twice")
-    return members
+        for name, _ in pairs:
+            if name in seen:
+                detail = f"the member {name[:_SAID_BACK_MAX]!r} stands twice"
+                raise invalid("$", detail, "Name each member once.")
+            seen.add(name)
+
+    json.loads(data, object_pairs_hook=unique)
 
 
-def _no_constant(name: str) -> Any:
-    raise _TrapError(f"{name} is not a JSON number")
+def _unreadable(detail: str, remedy: str) -> Problem:
+    return Problem(415, "media-type", "The content cannot be read", detail, remedy=remedy)
 
 
-async def idempotency(request: web.Request) -> tuple[bytes, bytes] | None:
-    """Digests of the Idempotency-Key, bound to method and path, and of the whole request; None without one."""
+async def idempotency(request: web.Request, part: int = 0) -> tuple[bytes, bytes] | None:
+    """Digests of the Idempotency-Key, bound to method and path, and of the whole request; None without one.
+
+    `part` counts the operations of a request that needs several: each takes effect once, under a key of its own.
+    """
     header = request.headers.get("Idempotency-Key")
     if header is None:
         return None
@@ -135,7 +189,7 @@ async def idempotency(request: web.Request) -> tuple[bytes, bytes] | None:
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise invalid("Idempotency-Key", "1 to 255 visible ASCII characters are needed", "Send a UUID.", 255)
     scope = f"{request.method} {request.path}\n".encode()
-    named = hashlib.blake2b(scope + key.encode(), digest_size=16).digest()
+    named = hashlib.blake2b(scope + key.encode(), digest_size=16, salt=bytes([part])).digest()
     whole = hashlib.blake2b(scope + await read_bytes(request), digest_size=16).digest()
     return named, whole
 
@@ -143,11 +197,16 @@ async def idempotency(request: web.Request) -> tuple[bytes, bytes] | None:
 def wants_msgpack(request: web.Request) -> bool:
     """Whether the answer should be msgpack: asked for by Accept, or, without one, by the request's own type."""
     accept = request.headers.get("Accept", "*/*")
-    return MSGPACK in accept or (request.content_type == MSGPACK and "*/*" in accept)
+    return MSGPACK in accept or ("*/*" in accept and request.content_type == MSGPACK)
 
 
 def answer(request: web.Request, document: Any, status: int = 200) -> web.Response:
     """`document` in the form the client wants."""
     if wants_msgpack(request):
-        return web.Response(status=status, body=msgspec.msgpack.encode(document), content_type=MSGPACK)
-    return web.Response(status=status, body=msgspec.json.encode(document), content_type=JSON)
+        return web.Response(status=status, body=msgspec.msgpack.encode(document), headers=_MSGPACK_HEADERS)
+    return answer_json(document, status)
+
+
+def answer_json(document: Any, status: int = 200) -> web.Response:
+    """`document` as JSON, whatever the client wants."""
+    return web.Response(status=status, body=msgspec.json.encode(document), headers=_JSON_HEADERS)

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from api.messages import MessageIn, decode_part, encode_message, read_receipts, receipt, timestamp
-from api.problem import invalid, refused
-from api.request import SETTINGS, answer, convert, idempotency, integer, queue_name, read, read_any, wants_msgpack
+from api.messages import MessageIn, PackedMessageIn, decode_part, encode_message, read_receipts, receipt, timestamp
+from api.problem import SERVER, invalid, refused
+from api.request import (
+    SETTINGS,
+    Wish,
+    answer,
+    idempotency,
+    integer,
+    queue_name,
+    read,
+    read_either,
+    too_large,
+    wants_msgpack,
+)
 from cluster.client import Client, Reply
 from storage.block import encode_block, parts
-from storage.limits import BATCH_MESSAGES_MAX
+from storage.limits import BATCH_MESSAGES_MAX, OPERATION_BYTES_MAX
 from storage.operations import (
     Ack,
     Browse,
     Claim,
     DeleteQueue,
+    Delivery,
     Extend,
     GetQueue,
     Keyed,
@@ -43,6 +57,8 @@ from storage.operations import (
 from storage.settings import LIMITS, QueueSettings, out_of_range
 
 CLIENT = web.AppKey("client", Client)
+_ENVELOPE_BYTES = 1024
+"""What an operation may take beside its block: names, digests, headers."""
 DELAY_MS_MAX = 366 * 24 * 60 * 60 * 1000
 """A year: longer delays are for schedules."""
 WAIT_MS_MAX = 20_000
@@ -51,10 +67,37 @@ MESSAGE_ID_MAX = 2**53 - 1
 """Ids are numbers in JSON, and many clients keep those as doubles."""
 
 _Lease = Annotated[int, msgspec.Meta(ge=LIMITS["lease_ms"][0], le=LIMITS["lease_ms"][1])]
+_M = TypeVar("_M")
+_Batch = Annotated[list[_M], msgspec.Meta(min_length=1, max_length=BATCH_MESSAGES_MAX)]
 _Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=BATCH_MESSAGES_MAX)]
 
 
-class ReceiveIn(msgspec.Struct, forbid_unknown_fields=True):
+class Polls(set["asyncio.Task[Reply]"]):
+    """The receives that wait."""
+
+
+POLLS = web.AppKey("polls", Polls)
+
+
+class SendIn(MessageIn):
+    """One message, or a list of messages."""
+
+    messages: _Batch[MessageIn] | msgspec.UnsetType = msgspec.UNSET
+
+    def members(self) -> int:
+        """The list, and those of its messages."""
+        if self.messages is msgspec.UNSET:
+            return MessageIn.members(self)
+        return 1 + sum([message.members() for message in self.messages])
+
+
+class PackedSendIn(PackedMessageIn):
+    """One message, or a list of messages, in msgpack."""
+
+    messages: _Batch[PackedMessageIn] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ReceiveIn(Wish):
     """What a consumer asks for."""
 
     max: Annotated[int, msgspec.Meta(ge=1, le=BATCH_MESSAGES_MAX)] = 1
@@ -62,13 +105,13 @@ class ReceiveIn(msgspec.Struct, forbid_unknown_fields=True):
     lease_ms: _Lease | msgspec.UnsetType = msgspec.UNSET
 
 
-class AckIn(msgspec.Struct, forbid_unknown_fields=True):
+class AckIn(Wish):
     """Messages that are done."""
 
     receipts: _Receipts
 
 
-class NackIn(msgspec.Struct, forbid_unknown_fields=True):
+class NackIn(Wish):
     """Messages that were not handled."""
 
     receipts: _Receipts
@@ -76,21 +119,23 @@ class NackIn(msgspec.Struct, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
 
 
-class ExtendIn(msgspec.Struct, forbid_unknown_fields=True):
+class ExtendIn(Wish):
     """Messages that take longer."""
 
     receipts: _Receipts
     lease_ms: _Lease
 
 
-async def submit(request: web.Request, operation: Operation, block: bytes = b"", *, keyed: bool = True) -> Reply:
+async def submit(
+    request: web.Request, operation: Operation, block: bytes = b"", *, keyed: bool = True, part: int = 0
+) -> Reply:
     """Have the cluster do it. Raises `Problem` for refusals and `ClusterTrouble`.
 
-    `keyed`: it is what the request's Idempotency-Key, if there is one, stands for.
+    `keyed`: it is what the request's Idempotency-Key, if there is one, stands for; `part` numbers several such.
     """
     app = request.config_dict
     if keyed and not isinstance(operation, GetQueue | ListQueues | Browse):
-        key = await idempotency(request)
+        key = await idempotency(request, part)
         if key is not None:
             operation = Keyed(*key, _under_key(operation, key[0]))  # type: ignore[arg-type]
     reply = await app[CLIENT].submit(operation, block, timeout_ms=app[SETTINGS].request_timeout_ms)
@@ -141,7 +186,7 @@ async def get_queue(request: web.Request) -> web.Response:
 async def delete_queue(request: web.Request) -> web.Response:
     """Forget a queue and all its messages."""
     await submit(request, DeleteQueue(queue_name(request)))
-    return web.Response(status=204)
+    return web.Response(status=204, headers={"Server": SERVER})
 
 
 async def purge_queue(request: web.Request) -> web.Response:
@@ -172,20 +217,20 @@ def _settings(settings: QueueSettings) -> dict[str, Any]:
 
 async def send(request: web.Request) -> web.Response:
     """Send one message or a batch, all or none."""
-    name, document = queue_name(request), await read_any(request)
-    if isinstance(document, dict) and "messages" in document:
-        messages = document["messages"]
-        if len(document) > 1 or not isinstance(messages, list) or not 1 <= len(messages) <= BATCH_MESSAGES_MAX:
-            detail = f"a list of 1 to {BATCH_MESSAGES_MAX} messages and nothing beside it is needed"
-            raise invalid("$.messages", detail, "Split the batch.", BATCH_MESSAGES_MAX)
+    name, wish = queue_name(request), await read_either(request, SendIn, PackedSendIn)
+    if wish.messages is msgspec.UNSET:
+        messages, block = 1, encode_block([encode_message(wish, "$")])
+    elif all(getattr(wish, name, msgspec.UNSET) is msgspec.UNSET for name in MessageIn.__struct_fields__):
+        batch: Sequence[MessageIn | PackedMessageIn] = wish.messages
+        messages = len(batch)
+        block = encode_block(
+            encode_message(message, f"$.messages[{position}]") for position, message in enumerate(batch)
+        )
     else:
-        messages = [document]
-    fields = ["$"] if messages == [document] else [f"$.messages[{position}]" for position in range(len(messages))]
-    block = encode_block(
-        encode_message(convert(message, MessageIn, field), field)
-        for message, field in zip(messages, fields, strict=True)
-    )
-    sent = (await submit(request, Send(name, len(messages)), block)).outcome
+        raise invalid("$.messages", "there is a message beside the list", "Put every message into the list.")
+    if len(block) > OPERATION_BYTES_MAX - _ENVELOPE_BYTES:
+        raise too_large(OPERATION_BYTES_MAX)
+    sent = (await submit(request, Send(name, messages), block)).outcome
     assert isinstance(sent, Sent)
     at = timestamp(sent.at_ms)
     ids = range(sent.message_id, sent.message_id + sent.count)
@@ -196,9 +241,36 @@ async def receive(request: web.Request) -> web.Response:
     """Lease messages."""
     name, wish = queue_name(request), await read(request, ReceiveIn)
     lease_ms = 0 if wish.lease_ms is msgspec.UNSET else wish.lease_ms
-    outcome, block = await submit(request, Receive(name, wish.max, lease_ms, new_token(), wish.wait_ms))
-    assert isinstance(outcome, Received)
-    return answer(request, {"messages": delivered(outcome, block, raw=wants_msgpack(request))})
+    operation = Receive(name, wish.max, lease_ms, new_token(), wish.wait_ms)
+    reply = await (_poll(request, operation) if wish.wait_ms else submit(request, operation))
+    messages: list[dict[str, Any]] = []
+    if reply is not None:
+        assert isinstance(reply.outcome, Received)
+        messages = delivered(reply.outcome, reply.block, raw=wants_msgpack(request))
+    return answer(request, {"messages": messages})
+
+
+async def _poll(request: web.Request, operation: Receive) -> Reply | None:
+    """Submit a receive that may wait; None when the gateway stops meanwhile: its clients then ask another."""
+    polls = request.config_dict[POLLS]
+    task = asyncio.ensure_future(submit(request, operation))
+    polls.add(task)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise  # the client has gone
+        return None
+    finally:
+        polls.discard(task)
+
+
+async def end_polls(app: web.Application) -> None:
+    """Answer every waiting receive now."""
+    polls = app[POLLS]
+    for task in list(polls):
+        task.cancel()
 
 
 def new_token() -> int:
@@ -209,17 +281,13 @@ def new_token() -> int:
 def delivered(outcome: Received, block: memoryview, *, raw: bool) -> list[dict[str, Any]]:
     """Received messages as clients see them."""
     found = parts(block, sum(delivery.count for delivery in outcome.deliveries))
-    return [
-        {
-            "message_id": message_id,
-            "receipt": receipt(message_id, outcome.token),
-            **decode_part(next(found), raw=raw),
-            "attempt": delivery.attempt,
-            "timestamp": timestamp(delivery.sent_ms),
-        }
-        for delivery in outcome.deliveries
-        for message_id in range(delivery.message_id, delivery.message_id + delivery.count)
-    ]
+    messages: list[dict[str, Any]] = []
+    for delivery in outcome.deliveries:
+        same = {"attempt": delivery.attempt, "timestamp": timestamp(delivery.sent_ms)}
+        for message_id in _ids(delivery):
+            told = {"message_id": message_id, "receipt": receipt(message_id, outcome.token)}
+            messages.append(told | decode_part(next(found), raw=raw) | same)
+    return messages
 
 
 async def ack(request: web.Request) -> web.Response:
@@ -242,21 +310,35 @@ async def extend(request: web.Request) -> web.Response:
     return await _settle(request, wish.receipts, "extended", lambda claims: Extend(name, claims, wish.lease_ms))
 
 
-async def _settle(request: web.Request, receipts: list[str], done: str, operation: Any) -> web.Response:
-    claims, ids = read_receipts(receipts)
-    stale = await settle(request, operation(claims))
+async def _settle(
+    request: web.Request, receipts: list[str], done: str, operation: Callable[[list[Claim]], Ack | Nack | Extend]
+) -> web.Response:
+    settling = read_receipts(receipts)
+    stale = await settle(request, settling.rounds, operation)
     results = [
-        {"receipt": text, "status": "invalid" if i is None else "stale" if i in stale else done}
-        for text, i in zip(receipts, ids, strict=True)
+        {"receipt": text, "status": "invalid" if pair is None else "stale" if pair in stale else done}
+        for text, pair in zip(receipts, settling.known, strict=True)
     ]
     return answer(request, {"results": results})
 
 
-async def settle(request: web.Request, operation: Ack | Nack | Extend) -> set[int]:
-    """Settle claims; returns the ids of messages that were not held under them."""
-    outcome = (await submit(request, operation)).outcome
-    assert isinstance(outcome, Settled)
-    return set(outcome.stale)
+async def settle(
+    request: web.Request, rounds: list[list[Claim]], operation: Callable[[list[Claim]], Ack | Nack | Extend]
+) -> set[tuple[int, int]]:
+    """Settle claims, round by round; returns message id and token of what was not held."""
+    stale: set[tuple[int, int]] = set()
+    for part, claims in enumerate(rounds):
+        outcome = (await submit(request, operation(claims), part=part)).outcome
+        assert isinstance(outcome, Settled)
+        if outcome.stale:
+            missed = set(outcome.stale)
+            ids = ((id_, claim.token) for claim in claims for id_ in _ids(claim))
+            stale.update(pair for pair in ids if pair[0] in missed)
+    return stale
+
+
+def _ids(run: Claim | Delivery) -> range:
+    return range(run.message_id, run.message_id + run.count)
 
 
 async def browse(request: web.Request) -> web.Response:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from api.messages import decode_part, encode_text, read_receipts, timestamp
+from api.messages import decode_part, read_receipts, timestamp
 from api.problem import Problem
-from api.request import answer, integer, read
+from api.request import Wish, answer, integer, read
 from api.rest import MESSAGE_ID_MAX, delivered, new_token, settle, submit
 from cluster.client import Reply
 from storage.block import encode_block, parts
@@ -20,13 +19,13 @@ from storage.settings import QueueSettings
 QUEUE = "default"
 
 
-class SeedMessage(msgspec.Struct):
+class SeedMessage(Wish):
     """What the seed's API sends."""
 
     message: str
 
 
-class SeedAck(msgspec.Struct):
+class SeedAck(Wish):
     """A message is done."""
 
     receipt: str
@@ -45,7 +44,7 @@ async def _on_default(request: web.Request, operation: Operation, block: bytes =
 async def send_message(request: web.Request) -> web.Response:
     """Send a new message to the queue."""
     text = (await read(request, SeedMessage)).message
-    block = encode_block([(encode_text(text, "$.message"), b"")])
+    block = encode_block([(text.encode(), b"")])
     sent = (await _on_default(request, Send(QUEUE, 1), block)).outcome
     assert isinstance(sent, Sent)
     return answer(request, {"message_id": sent.message_id, "timestamp": timestamp(sent.at_ms)}, 201)
@@ -79,10 +78,10 @@ async def list_messages(request: web.Request) -> web.Response:
 async def ack_message(request: web.Request) -> web.Response:
     """A received message is done."""
     text = (await read(request, SeedAck)).receipt
-    claims, ids = read_receipts([text])
+    rounds = read_receipts([text]).rounds
     status = "invalid"
-    if ids[0] is not None:
-        status = "stale" if await settle(request, Ack(QUEUE, claims)) else "acked"
+    if rounds:
+        status = "stale" if await settle(request, rounds, lambda claims: Ack(QUEUE, claims)) else "acked"
     return answer(request, {"receipt": text, "status": status})
 
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 BATCH_MESSAGES_MAX = 1000
 """Messages in one send, receive or ack: bounds the work of one operation, so that no tick is long."""
 
+HOLD_MS_MAX = 10 * 366 * 24 * 60 * 60 * 1000
+"""The longest lease or delay the rules take: ten years, so that no due time leaves its eight bytes."""
+
+ID_END = 2**63
+"""Message ids and lease tokens are below it: they fit a signed 64-bit integer everywhere."""
+
 ENTRY_BYTES_MAX = 16 * 1024 * 1024
 """Bytes the leader puts into one log entry, one oversized operation excepted: bounds a frame and an fsync."""
 

@@ -26,6 +26,9 @@ from typing import NamedTuple
 from storage import records
 from storage.block import is_whole, table
 from storage.limits import (
+    BATCH_MESSAGES_MAX,
+    HOLD_MS_MAX,
+    ID_END,
     KEY_WINDOW_MS,
     KEYS_MAX,
     MERGED_MESSAGES_MAX,
@@ -63,6 +66,7 @@ from storage.operations import (
 )
 from storage.records import Chunk, KeyMemory, Queue, Segment
 from storage.segments import isolate, standing
+from storage.settings import QUEUE_NAME, out_of_range
 from storage.state import State
 from storage.turn import Turn, message_sizes
 
@@ -149,7 +153,33 @@ def _has_effect(outcome: Outcome) -> bool:
     return not (type(outcome) is Refused or (type(outcome) is Received and not outcome.deliveries))
 
 
+def _is_sound(operation: Operation) -> bool:
+    """Whether the rules can work with its numbers and names: what they choke on would choke every replica for ever."""
+    match operation:
+        case PutQueue():
+            return QUEUE_NAME.fullmatch(operation.queue) is not None and out_of_range(operation.settings) is None
+        case Send():
+            return 0 < operation.count <= BATCH_MESSAGES_MAX
+        case Receive():
+            return (
+                0 < operation.messages_max <= BATCH_MESSAGES_MAX
+                and 0 <= operation.lease_ms <= HOLD_MS_MAX
+                and 0 < operation.token < ID_END
+            )
+        case Ack() | Nack() | Extend():
+            hold_ms = getattr(operation, "delay_ms", 0) + getattr(operation, "lease_ms", 0)
+            return 0 <= hold_ms <= HOLD_MS_MAX and all(
+                0 <= claim.message_id < ID_END and 0 < claim.count <= BATCH_MESSAGES_MAX for claim in operation.claims
+            )
+        case Keyed():
+            return len(operation.key) == 16
+        case _:
+            return True
+
+
 def _do(turn: Turn, operation: Operation, item: Item) -> Outcome:
+    if not _is_sound(operation):
+        return Refused(MALFORMED)
     match operation:
         case Send():
             return _send(turn, operation, item)
@@ -267,8 +297,6 @@ def _receive(turn: Turn, operation: Receive) -> Outcome:
     queue = turn.queue(operation.queue)
     if queue is None:
         return Refused(QUEUE_NOT_FOUND)
-    if operation.token <= 0:
-        return Refused(MALFORMED)
     until_ms = turn.now_ms + (operation.lease_ms or queue.settings.lease_ms)
     deliveries: list[Delivery] = []
     messages_left, bytes_left = operation.messages_max, RECEIVE_BYTES_MAX

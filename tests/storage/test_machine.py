@@ -179,6 +179,28 @@ def test_what_is_not_held_is_refused_without_effect(shard: Shard, claims: list[C
     assert (shard.counts(), shard.browse()) == before
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        *(
+            PutQueue("n" * 81, QueueSettings()),
+            PutQueue("", QueueSettings()),
+            PutQueue("q", QueueSettings(lease_ms=-1)),
+        ),
+        *(Send("q", 0), Send("q", -1), Send("q", 2), Receive("q", -1, 0, 5), Receive("q", 1, -(10**15), 5)),
+        *(Receive("q", 1, 0, 0), Receive("q", 1, 0, 2**63), Receive("q", 1, 10**17, 5)),
+        *(Ack("q", [claim(-1)]), Ack("q", [claim(2**64 - 1)]), Ack("q", [claim(1, 2**40)]), Ack("q", [claim(1, 0)])),
+        *(Nack("q", [claim(1)], -(10**15)), Extend("q", [claim(1)], 10**18), Keyed(b"k" * 500, b"", DeleteQueue("q"))),
+    ],
+)
+def test_what_the_rules_cannot_work_with_is_refused_without_effect(shard: Shard, operation: Operation) -> None:
+    shard.send("a")
+    before = shard.counts(), shard.browse()
+    block = encode_block([(b"a", b"")]) if isinstance(operation, Send) else b""
+    assert shard.do(operation, block) == Refused(machine.MALFORMED)
+    assert (shard.counts(), shard.browse()) == before
+
+
 def test_retried_means_once(shard: Shard) -> None:
     block = encode_block([(b"a", b"")])
     first = shard.do(Send("q", 1), block, seq=100)

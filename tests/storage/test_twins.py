@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from storage.records import entry_key
-from tests.storage.harness import KINDS, Place, dump, finished, install, set_applied, whole
+from tests.storage.harness import KINDS, Place, dump, finished, install, quick_directory, set_applied, whole
 
 KEYS = st.sampled_from([b"a", b"a\x00", b"a\x00\xff", b"a\xff", b"b", b"b" * 400, b"\xff", b"\xff\xff"])
 PARTS = st.sampled_from([b"", b"a", b"a\x00", b"a\xff", b"b", b"bb", b"e", b"\xff", b"\xff\xff\xff"])
@@ -27,7 +26,7 @@ class Twins(RuleBasedStateMachine):
 
     @initialize()
     def begin_life(self) -> None:
-        self.temporary = TemporaryDirectory()
+        self.temporary = quick_directory()
         self.places = [Place(kind, Path(self.temporary.name) / kind) for kind in KINDS]
         self.copy: tuple[tuple[int, int], list[list[tuple[int, bytes]]]] | None = None
         for place in self.places:

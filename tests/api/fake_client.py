@@ -1,0 +1,139 @@
+"""A cluster of one, in the same process: the real rules over the store in memory, one operation an entry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import ClientSession, TCPConnector
+
+from api.http import HttpServer
+from api.request import HttpSettings
+from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardStatus, Status
+from storage import queries
+from storage.machine import apply
+from storage.memory_store import MemoryStore
+from storage.operations import (
+    Browse,
+    GetQueue,
+    Keyed,
+    ListQueues,
+    Operation,
+    Outcome,
+    Pulse,
+    Receive,
+    Received,
+    encode_entry,
+    encode_item,
+)
+
+START_MS = 1_700_000_000_000
+
+
+class FakeClient(Client):
+    """`fails_with`: what the next operations run into. `asked`: every operation, in order. `now_ms`: cluster time."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.now_ms = START_MS
+        self.asked: list[Operation] = []
+        self.fails_with: Exception | None = None
+        self.refuses_with: Outcome | None = None
+        self.trouble: str | None = None
+        self.waiting, self.cancelled = asyncio.Event(), asyncio.Event()
+        self._sent = asyncio.Condition()
+        self._session = 1
+
+    async def submit(self, operation: Operation, block: bytes = b"", *, timeout_ms: int) -> Reply:
+        self.asked.append(operation)
+        if self.fails_with is not None:
+            raise self.fails_with
+        if self.refuses_with is not None:
+            return Reply(self.refuses_with, memoryview(b""))
+        if isinstance(operation, GetQueue | ListQueues | Browse):
+            outcome, bodies = queries.answer(self.store, operation)
+            return Reply(outcome, memoryview(bodies))
+        receive = operation.operation if isinstance(operation, Keyed) else operation
+        if not isinstance(receive, Receive):
+            reply = self._apply(operation, block)
+            async with self._sent:
+                self._sent.notify_all()
+            return reply
+        return await self._receive(operation, receive)
+
+    async def _receive(self, operation: Operation, receive: Receive) -> Reply:
+        """Hold the receive until there is something; nobody waits for the time to be over here."""
+        try:
+            async with self._sent:
+                while True:
+                    outcome = self._apply(operation).outcome
+                    if not isinstance(outcome, Received):
+                        return Reply(outcome, memoryview(b""))
+                    held, bodies = queries.received(self.store, receive.queue, outcome)
+                    if held.deliveries or not receive.wait_ms:
+                        return Reply(held, memoryview(bodies))
+                    self.waiting.set()
+                    await self._sent.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    def _apply(self, operation: Operation, block: bytes = b"") -> Reply:
+        index = self.store.last_index + 1
+        entry = encode_entry(self.now_ms, [encode_item(self._session, index, operation, block)])
+        self.store.begin()
+        self.store.append(index, 1, entry)
+        outcome = apply(self.store, index, entry).applied[0].outcome
+        self.store.commit()
+        return Reply(outcome, memoryview(b""))
+
+    def pass_time(self, milliseconds: int) -> None:
+        """Let cluster time pass and do what is due."""
+        self.now_ms += milliseconds
+        index = self.store.last_index + 1
+        entry = encode_entry(self.now_ms, [encode_item(0, 0, Pulse(500))])
+        self.store.begin()
+        self.store.append(index, 1, entry)
+        apply(self.store, index, entry)
+        self.store.commit()
+
+    def status(self) -> Status:
+        return Status("n1", [NodeStatus("n1", "a:1", True)], [ShardStatus(0, "n1", 3, 9, 9, self.trouble)])
+
+
+class Gateway:
+    """A served application: `client` behind it, `http` in front of it, `port` for raw sockets."""
+
+    def __init__(self, client: FakeClient, server: HttpServer, port: int, http: ClientSession) -> None:
+        self.client, self.port, self.http = client, port, http
+        self.stop, self._server = server.close, server
+
+    def connect(self, transport: asyncio.BaseTransport) -> asyncio.Protocol:
+        """The protocol of a new connection, as the loop makes it."""
+        factory = self._server._runner.server
+        assert factory is not None
+        protocol = factory()
+        protocol.connection_made(transport)
+        return protocol
+
+    def busy_connections(self) -> int:
+        """Connections whose client does not read what it asked for."""
+        served = self._server._runner.server
+        return 0 if served is None else sum(connection.writing_paused for connection in served.connections)
+
+
+@asynccontextmanager
+async def gateway(**settings: int) -> AsyncIterator[Gateway]:
+    client = FakeClient()
+    server = HttpServer(client, HttpSettings(**settings))
+    port = await server.start("127.0.0.1", 0)
+    async with ClientSession(f"http://127.0.0.1:{port}", connector=TCPConnector(limit=50)) as http:
+        try:
+            yield Gateway(client, server, port, http)
+        finally:
+            await server.close()
+
+
+def unknown() -> ClusterTrouble:
+    return ClusterTrouble("unknown", "the leader fell silent")

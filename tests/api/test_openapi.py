@@ -1,0 +1,59 @@
+"""The description is of what there is: all of it, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from api.http import application
+from api.openapi import document
+from api.request import HttpSettings
+from tests.api.asking import ask, validator
+from tests.api.fake_client import FakeClient, Gateway
+
+SEED_PATHS = {("post", "/send_message"), ("get", "/receive_message"), ("get", "/messages")}
+
+
+def test_every_route_is_described_and_every_description_is_a_route() -> None:
+    routes = {
+        (route.method.lower(), route.resource.canonical)
+        for route in application(FakeClient(), HttpSettings()).router.routes()
+        if route.resource is not None
+    }
+    described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
+    assert described == routes
+    assert described >= SEED_PATHS
+
+
+def test_the_schemas_are_schemas() -> None:
+    for schema in document()["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("name", "fine", "wrong"),
+    [
+        ("Send", {"body": "x"}, {"messages": []}),
+        ("Send", {"messages": [{"body_base64": "eA=="}]}, {"messages": [{"body": 1}]}),
+        ("Settings", {"lease_ms": 30_000}, {"lease_ms": 0}),
+        ("Receive", {"max": 10, "wait_ms": 20_000}, {"max": 1001}),
+        ("Ack", {"receipts": ["x"]}, {"receipts": []}),
+        ("Extend", {"receipts": ["x"], "lease_ms": 1000}, {"receipts": ["x"]}),
+        ("SeedMessage", {"message": "Hello, world!"}, {"message": 1}),
+    ],
+)
+def test_requests_are_described_as_they_are_taken(name: str, fine: object, wrong: object) -> None:
+    schema = validator({"$ref": f"#/components/schemas/{name}"})
+    assert schema.is_valid(fine)
+    assert not schema.is_valid(wrong)
+
+
+async def test_health_and_the_description_are_served(node: Gateway) -> None:
+    assert (await ask(node, "GET", "/openapi.json"))["openapi"] == "3.1.0"
+    assert (await ask(node, "GET", "/"))["description"] == "/openapi.json"
+    assert (await ask(node, "GET", "/healthz")).status == 200
+    assert (await ask(node, "GET", "/readyz")).status == 200
+    node.client.trouble = "it is catching up"
+    assert (await ask(node, "GET", "/healthz")).status == 200
+    unfit = await ask(node, "GET", "/readyz?verbose=1")
+    assert (unfit.status, unfit["troubles"]) == (503, ["shard 0: it is catching up"])
