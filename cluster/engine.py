@@ -444,6 +444,7 @@ class Engine(SyncObj):  # type: ignore[misc]
                 self._truncate(index)
             if index > self.last_index:
                 self._journal.append(index, term, payload)
+                self._standing.appended()
             index += 1
 
     def _differs(self, index: int, term: int) -> bool:
@@ -518,6 +519,7 @@ class Engine(SyncObj):  # type: ignore[misc]
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         self._followers = {name: Follower(self.last_index + 1) for name in self._peers}
         super()._SyncObj__onBecomeLeader()
+        self._standing.appended()
 
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
         """A heartbeat is due; `replicate` sends it."""
@@ -642,7 +644,6 @@ class Engine(SyncObj):  # type: ignore[misc]
                 self._apply(index, entry.term, entry.payload)
             self._SyncObj__raftLastApplied = index
         self._journal.set_applied(index, entry.term)
-        self._standing.applied()
         while self._proposed and self._proposed[0] <= index:
             self._proposed.popleft()
         return False

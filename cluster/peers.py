@@ -75,8 +75,8 @@ class Peers:
             connection.send(RAFT, encode_message(message))
 
     def reachable(self, node: str) -> bool:
-        """Whether `node` was heard lately."""
-        return time.monotonic() - self._heard_s.get(node, -SILENCE_S) < SILENCE_S
+        """Whether `node` is connected and was heard lately."""
+        return node in self._dialled and time.monotonic() - self._heard_s.get(node, -SILENCE_S) < SILENCE_S
 
     def present(self) -> list[tuple[str, bool]]:
         """The replicas this one can send to now, and whether each is born."""

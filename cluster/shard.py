@@ -206,7 +206,9 @@ class Shard:
     def _report(self) -> Report:
         report = self._replica.report()
         reachable = 1 + sum(self._peers.reachable(name) for name in self._config.peers)
-        return msgspec.structs.replace(report, has_quorum=report.has_quorum and reachable >= self._majority)
+        has_quorum = report.has_quorum and reachable >= self._majority
+        # A leader that has just lost its majority still believes that it leads: nobody should wait for it.
+        return msgspec.structs.replace(report, has_quorum=has_quorum, serving=report.serving and has_quorum)
 
     def _answer(self, gateway: object, payload: bytes) -> None:
         assert isinstance(gateway, Connection)

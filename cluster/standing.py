@@ -4,10 +4,10 @@ A replica whose disk was replaced comes back under its old name without its vote
 to count at once, a second leader could be elected in a term in which it had voted, or a majority be formed without an
 entry that it had acknowledged. But in a new cluster every replica is as empty, and somebody has to begin. So:
 
-* An *unborn* replica (empty store) neither votes nor campaigns, and its acknowledgements do not count, except: while it
-  has never heard of a born peer, and a majority of the members, itself included, are connected and not born, it may
-  vote. The vote makes it a *founder*, in the same transaction: it remembers its promises like anybody else from here
-  on, and its word counts. A founder is *born* when it applies the first entry of a leader.
+* An *unborn* replica (empty store) neither votes nor campaigns, and its acknowledgements do not count, except: while
+  every other member is connected to it and none of them was born, it may vote. The vote makes it a *founder*, in the
+  same transaction: it remembers its promises like anybody else from here on, and its word counts. A founder is *born*
+  when it holds the first entry of a leader. So the first election ever needs all members, and no later one does.
 * Any other unborn replica is born when a leader welcomes it. The leader does so when, after it first heard the replica
   say that its word does not count, (1) a majority *of others* has answered a message sent since, (2) the replica holds,
   and the others have committed, all that was in the leader's journal at that moment.
@@ -19,11 +19,11 @@ acknowledgement or not, is in L's journal: L's majority shares with theirs a mem
 committed by W's word is below the mark of (2). A vote that was still under way when W was wiped is spent by the time W
 votes again: it waits an election timeout after it was welcomed.
 
-Why a founding cannot run beside living data: data is acknowledged by a leader that is born, and by a majority that
-took part. A majority of replicas that are not born, none of which has heard of a born one, then consists of founders,
-who know what they acknowledged and vote by it, of replicas that never took part, and of wiped ones; without the wiped
-ones there is no majority that lacks the data. So it takes the loss of a disk *and* a replica that never took part *and*
-the absence of the born ones, in three replicas: two more faults than a majority survives.
+Why a founding does not run beside living data: data is acknowledged when a majority holds it, and whoever holds an
+entry and has promised is born. Replicas that were wiped are a minority, so one that was not, and was born before they
+came back, is among the members; they must be connected to it to vote, and then they know. A majority of the members
+would not do for "every": it may consist of a wiped replica and one that never took part, while the third is away.
+And no founding is needed once there was a leader: a majority has voted for it, and its votes count ever after.
 
 A cluster of one is founded by itself at once.
 
@@ -46,7 +46,10 @@ class Standing:
         self._members = members
         self._value = store.meta("born")
         self._unborn_peers: set[str] = set()
-        self._met_born = False
+        # Entries of a leader, or a peer that has some: the cluster was founded long ago.
+        self._is_founded = store.last_index > 1
+        if self._is_founded:
+            self.appended()  # by a snapshot
 
     @property
     def born(self) -> bool:
@@ -62,11 +65,11 @@ class Standing:
         """Whether this replica may vote or campaign now."""
         if self.counts:
             return True
-        return not self._met_born and 2 * (len(self._unborn_peers) + 1) > self._members
+        return not self._is_founded and len(self._unborn_peers) + 1 == self._members
 
     def connected(self, node: str, born: bool) -> None:
         """A peer says what it is."""
-        self._met_born |= born
+        self._is_founded |= born
         if born:
             self._unborn_peers.discard(node)
         else:
@@ -81,8 +84,9 @@ class Standing:
         if self._value is None:
             self._set(_FOUNDER)
 
-    def applied(self) -> None:
-        """An entry of a leader was applied: a founder is born."""
+    def appended(self) -> None:
+        """An entry of a leader is in the journal: a founder is born."""
+        self._is_founded = True
         if self._value == _FOUNDER:
             self._set(_BORN)
 

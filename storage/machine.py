@@ -158,8 +158,6 @@ def _is_sound(operation: Operation) -> bool:
     match operation:
         case PutQueue():
             return QUEUE_NAME.fullmatch(operation.queue) is not None and out_of_range(operation.settings) is None
-        case Send():
-            return 0 < operation.count <= BATCH_MESSAGES_MAX
         case Receive():
             return (
                 0 < operation.messages_max <= BATCH_MESSAGES_MAX

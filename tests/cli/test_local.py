@@ -51,7 +51,9 @@ class Local:
 
     def ask(self, method: str, path: str, content: bytes | None = None) -> bytes:
         """A request to the first node."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", content, method=method)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", content, {"Content-Type": "application/json"}, method=method
+        )
         with urllib.request.urlopen(request, timeout=20) as answer:
             return bytes(answer.read())
 

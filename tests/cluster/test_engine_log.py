@@ -93,6 +93,16 @@ def test_a_long_journal_is_applied_in_portions() -> None:
     assert portions == [2, 4, 5]
 
 
+def test_the_journal_is_compacted_up_to_what_is_durably_applied() -> None:
+    bench = Bench(tuning=Tuning(journal_keep_entries=0))
+    bench.connect("b", "c")
+    bench.tick(("b", bench.append(START, *((1, str(n)) for n in range(5)), term=1, commit=4)), sync=False)
+    assert (bench.engine.applied_index, bench.store.first_index) == (4, 1), "a copy made now would end at entry 1"
+    bench.engine.synced()
+    bench.tick()
+    assert bench.store.first_index == 4
+
+
 def test_what_apply_raises_is_fatal() -> None:
     bench = follower_with((1, "x"))
 

@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from cluster.engine import NotLeaderError
-from cluster.messages import Append, Appended, Piece, PreVote, RequestVote, TimeoutNow, Welcome
+from cluster.messages import Append, Appended, Piece, PreVote, RequestVote, TimeoutNow
 from cluster.tuning import Tuning
 from storage.memory_store import MemoryCopy
 from tests.simulation.world import World
@@ -178,17 +178,32 @@ def test_a_hand_over_that_fails_is_given_up() -> None:
 # --- replicas that have forgotten -------------------------------------------------------------------------------------
 
 
-def test_a_cluster_is_founded_by_a_majority_and_the_last_is_welcomed() -> None:
+def test_a_cluster_is_founded_by_all_its_members() -> None:
     world = World("abc", 1)
     world.log_messages = True
-    world.start("a")
+    world.start("a", "b")
     world.run(3.0)
-    assert sent(world, PreVote) == 0, "one of three founds nothing"
-    world.start("b")
-    world.run_until(lambda: world.leader and world.engine("a").born and world.engine("b").born, 1.0)
+    assert sent(world, PreVote) == 0, "the third may know of data"
     world.start("c")
-    world.run_until(lambda: world.engine("c").born, 1.0)
-    assert sent(world, Welcome) >= 1
+    assert world.run_until(lambda: world.leader, 1.0) < 0.3
+    assert world.leader is not None
+    world.crash("c")
+    world.run_until(lambda: world.leader and commit(world, world.leader.name, 1), 5.0)
+
+
+def test_a_wiped_replica_and_one_that_never_took_part_do_not_found_another_cluster() -> None:
+    world, leader, (wiped, behind) = grown()
+    world.wipe(behind)
+    for name in world.nodes:
+        if name != behind:
+            world.block(name, behind)
+    commit(world, leader, 2)
+    world.wipe(wiped)
+    world.crash(leader)
+    world.heal()
+    world.start(wiped, behind)
+    world.run(5.0)
+    assert world.leader is None
 
 
 def test_a_founding_survives_a_crash_at_any_moment() -> None:

@@ -167,25 +167,57 @@ def test_only_the_leader_can_ask_for_a_campaign_and_gets_it_without_pre_votes() 
 
 
 def test_an_unborn_replica_helps_only_to_found_a_cluster() -> None:
-    alone = Bench("abcde")
-    alone.connect("b")
-    assert not grants_pre_vote(alone, last=(1, 0)), "two of five are no majority"
-    assert not votes(alone, last=(1, 0))
+    early = Bench()
+    early.connect("b")
+    assert not grants_pre_vote(early, last=(1, 0)), "c may know of data"
+    assert not votes(early, last=(1, 0))
+    early.connect("c")
+    assert grants_pre_vote(early, last=(1, 0))
+    assert votes(early, last=(1, 0))
+    assert not early.engine.born
+    early.engine.disconnected("c")
+    assert votes(early, last=(1, 0), term=3), "it has promised, and remembers: it needs nobody's leave any more"
 
-    founder = Bench("abcde")
-    founder.connect("b", "c")
-    assert grants_pre_vote(founder, last=(1, 0))
-    assert votes(founder, last=(1, 0))
-    assert not founder.engine.born
-    founder.connect("d", born=True)
-    assert votes(founder, last=(1, 0), term=3), "it has promised, and remembers"
 
-    wiped = Bench("abcde")
+def test_a_wiped_replica_that_has_met_a_born_one_helps_nobody() -> None:
+    wiped = Bench()
+    wiped.connect("b", born=True)
+    wiped.engine.disconnected("b")
     wiped.connect("b", "c")
-    wiped.connect("d", born=True)
-    wiped.engine.disconnected("d")
     assert not grants_pre_vote(wiped, last=(9, 9)), "there is data somewhere"
     assert not votes(wiped, last=(9, 9))
+    assert not votes(wiped, last=(9, 9), forced=True)
+
+
+def test_a_wiped_replica_that_was_sent_entries_helps_nobody_after_a_restart_either() -> None:
+    wiped = Bench()
+    wiped.tick(("b", wiped.append(START, (1, "x"), term=1)))
+    again = Bench(store=wiped.store.crashed())
+    again.connect("b", "c")
+    assert not grants_pre_vote(again, last=(9, 9))
+
+
+def test_a_founder_is_born_by_the_first_entry() -> None:
+    bench = Bench()
+    bench.connect("b", "c")
+    assert votes(bench, term=1, last=(1, 0))
+    assert not bench.engine.born
+    bench.tick(("b", bench.append(START, (1, ""), term=1)))
+    assert bench.engine.born
+
+
+def test_a_founder_is_born_by_a_snapshot() -> None:
+    bench = Bench()
+    bench.connect("b", "c")
+    assert votes(bench, term=1, last=(1, 0))
+    source = settled()
+    source.tick(("b", source.append((2, 1), term=1, commit=2)))
+    copy = source.store.start_copy()
+    install = bench.store.start_install(copy.size)
+    install.write(0, copy.read(0, copy.size))
+    install.finish(copy.applied)
+    again = Bench(store=bench.store.crashed())
+    assert again.engine.born
 
 
 def test_a_welcomed_replica_waits_before_it_votes() -> None:

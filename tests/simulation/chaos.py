@@ -137,10 +137,12 @@ class Chaos:
 
     def _follow_up(self, a: str, b: str) -> None:
         world = self.world
+        if not self.troubled:
+            return
         if world.nodes[b].is_up:
             world.at(0.005, lambda: self._follow_up(a, b))
         elif world.nodes[a].is_up:
-            world.at(self.rng.uniform(0.0, 0.02), lambda: world.crash(a))
+            world.at(self.rng.uniform(0.0, 0.02), lambda: self.troubled and world.crash(a))
             world.at(0.1, self._starter(b))
             world.at(3.5, self._starter(a))
 
@@ -203,11 +205,11 @@ class Chaos:
 
     def _is_level(self) -> bool:
         engines = [node.engine for node in self.world.nodes.values()]
-        return all(
-            engine is not None and engine.born and engine.applied_index == engine.last_index == engines[0].last_index
-            for engine in engines
-            if engines[0] is not None
-        )
+        if None in engines:
+            self.world.start()  # a crash that was under way when peace began
+            return False
+        last_index = max(engine.last_index for engine in engines if engine)
+        return all(engine and engine.born and engine.applied_index == last_index for engine in engines)
 
 
 def failure_of(seed: int, *, engine_class: type[Engine] = Engine, release_early: bool = False) -> str | None:

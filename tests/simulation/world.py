@@ -95,7 +95,7 @@ class World:
         self.leaders: dict[int, str] = {}
         self.acknowledged: dict[bytes, int] = {}
         self.must_see = 0
-        self.counts: dict[str, int] = {"elections": 0, "reads": 0, "snapshots": 0, "messages": 0, "welcomes": 0}
+        self.counts: dict[str, int] = {"elections": 0, "reads": 0, "snapshots": 0, "messages": 0}
         self.sent_log: list[tuple[float, str, str, Message]] = []
         self.log_messages = False
         self.lost: Callable[[str, str, Message], bool] = lambda source, target, message: False
