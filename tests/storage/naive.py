@@ -115,6 +115,8 @@ class Naive:
         if isinstance(operation, PutQueue):
             return self.put_queue(operation)
         assert isinstance(operation, Send | Receive | Ack | Nack | Extend | DeleteQueue | PurgeQueue)
+        if isinstance(operation, Receive) and operation.token <= 0:
+            return Refused(machine.MALFORMED)
         queue = self.queues.get(operation.queue)
         if queue is None:
             return Refused(machine.QUEUE_NOT_FOUND)
@@ -172,8 +174,6 @@ class Naive:
         return Sent(first_id, len(bodies), self.now_ms)
 
     def receive(self, queue: Queue, operation: Receive, actual: Outcome) -> Outcome:
-        if operation.token <= 0:
-            return Refused(machine.MALFORMED)
         assert isinstance(actual, Received)
         until_ms = self.now_ms + (operation.lease_ms or queue.settings.lease_ms)
         ready = [message for message in queue.messages if message.state == "ready"]
