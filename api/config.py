@@ -93,6 +93,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _setting("Room that is kept for receiving and acking: below it publishing is refused.", ge=16 * MIB),
     ] = 64 * MIB
 
+    journal_keep_bytes: Annotated[
+        int,
+        # A node that was away for less than this costs its peers a resend, and not a copy of everything.
+        _setting(
+            "Log kept for nodes that are away; one further behind gets a copy. At most a quarter of the store.", ge=MIB
+        ),
+    ] = 256 * MIB
+
     heartbeat_ms: Annotated[int, _setting("How often the leader says that it lives.", ge=10, le=10_000)] = 50
     election_min_ms: Annotated[int, _setting("Shortest silence after which a new leader is sought.", ge=100)] = 600
     election_max_ms: Annotated[int, _setting("Longest such silence. The actual one is random.", le=60_000)] = 1200

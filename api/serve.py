@@ -79,6 +79,8 @@ def _children(config: Config, identity: Identity) -> list[Child]:
         peers=dict(config.members),
         store_bytes_max=config.store_bytes_max,
         room_reserve_bytes=config.room_reserve_bytes,
+        # What is kept for absent nodes must not be what fills the store: acked messages would free nothing.
+        journal_keep_bytes=min(config.journal_keep_bytes, config.store_bytes_max // 4),
         heartbeat_ms=config.heartbeat_ms,
         election_min_ms=config.election_min_ms,
         election_max_ms=config.election_max_ms,

@@ -62,6 +62,7 @@ class ShardConfig(msgspec.Struct, frozen=True):
     peers: dict[str, str]
     store_bytes_max: int
     room_reserve_bytes: int
+    journal_keep_bytes: int
     heartbeat_ms: int
     election_min_ms: int
     election_max_ms: int
@@ -78,6 +79,7 @@ class Shard:
             heartbeat_s=config.heartbeat_ms / 1000,
             election_min_s=config.election_min_ms / 1000,
             election_max_s=config.election_max_ms / 1000,
+            journal_keep_bytes=config.journal_keep_bytes,
         )
         self._replica = self._open()
         others = {name: address for name, address in config.peers.items() if name != config.node}

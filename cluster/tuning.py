@@ -51,7 +51,7 @@ class Tuning:
     apply_bytes: int = 16 * MIB
     """Payload applied in one tick, one larger entry excepted."""
 
-    cache_bytes: int = 32 * MIB
+    cache_bytes: int = 16 * MIB
     """Payload of the journal's last entries kept in memory, so that followers close behind cost no reads."""
 
     journal_keep_entries: int = 100_000
