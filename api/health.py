@@ -22,7 +22,11 @@ async def readyz(request: web.Request) -> web.Response:
     document: dict[str, Any] = {"status": "not ready" if troubles else "ready"}
     if request.query.get("verbose") == "1":
         document["troubles"] = troubles
-    return answer(request, document, 503 if troubles else 200)
+    if not troubles:
+        return answer(request, document)
+    response = answer(request, {**document, "outcome": "not_done"}, 503)
+    response.headers["Retry-After"] = "1"
+    return response
 
 
 async def root(request: web.Request) -> web.Response:

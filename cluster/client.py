@@ -106,15 +106,23 @@ class Status(msgspec.Struct, frozen=True):
     shards: list[ShardStatus]
 
 
+class _Leader(NamedTuple):
+    """A leadership as this gateway reaches it: over another connection it is another one, and is asked again."""
+
+    name: str
+    term: int
+    connection: Connection
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
-    """An operation under way. `sent_to` are the leader and term it was last sent to."""
+    """An operation under way. `sent_to` is where it was last sent."""
 
     seq: int
     item: bytes
     answer: asyncio.Future[Reply]
     receive: Receive | None
-    sent_to: tuple[str, int] | None = None
+    sent_to: _Leader | None = None
     gone: bool = False
     """Its consumer has gone; a late delivery is given back."""
 
@@ -142,7 +150,7 @@ class Client:
         self._unsent: list[_Call] = []
         self._flushing = False
         self._replicas = {name: _Replica() for name in replicas}
-        self._leader: tuple[str, int] | None = None
+        self._leader: _Leader | None = None
         self._lonely_since_s: float | None = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._givebacks: set[asyncio.Task[None]] = set()
@@ -204,9 +212,7 @@ class Client:
             self._finish(call)
             return
         call.gone = True
-        connection = self._replicas[call.sent_to[0]].connection
-        if connection is not None:
-            connection.send(CANCEL, CANCEL_PAYLOAD.pack(self._session, call.seq))
+        call.sent_to.connection.send(CANCEL, CANCEL_PAYLOAD.pack(self._session, call.seq))
         # Should the leader have logged it already, its outcome arrives within moments; else it never will.
         asyncio.get_running_loop().call_later(NACK_TIMEOUT_MS / 1000, self._finish, call)
 
@@ -232,9 +238,7 @@ class Client:
         leader = self._leader
         if leader is None:
             return
-        connection = self._replicas[leader[0]].connection
-        if connection is None:
-            return
+        connection = leader.connection
         parts: list[bytes] = []
         size = 0
         if self._answered_below > self._told_below:
@@ -256,14 +260,14 @@ class Client:
     def _choose_leader(self) -> None:
         """Follow the newest leader; what an older one has not answered is sent again."""
         leaders = [
-            (replica.report.term, name)
+            _Leader(name, replica.report.term, replica.connection)
             for name, replica in self._replicas.items()
             if replica.report is not None and replica.report.serving and replica.connection is not None
         ]
-        chosen = (max(leaders)[1], max(leaders)[0]) if leaders else None
+        chosen = max(leaders, key=lambda leader: leader.term, default=None)
         if chosen != self._leader:
             self._leader = chosen
-            _log.info("leader", leader=chosen[0] if chosen else None, term=chosen[1] if chosen else None)
+            _log.info("leader", leader=chosen.name if chosen else None, term=chosen.term if chosen else None)
         if chosen is not None:
             queued = {call.seq for call in self._unsent}
             again = [c for c in self._calls.values() if c.sent_to not in (None, chosen) and c.seq not in queued]

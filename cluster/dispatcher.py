@@ -13,6 +13,9 @@ from itertools import count
 
 from storage.operations import Keyed, Operation, Receive
 
+DEADLINES_SPARE = 1024
+"""Deadlines of receives that were woken before: so many more than needed are kept before they are swept out."""
+
 
 @dataclass(slots=True, eq=False)
 class Request:
@@ -49,6 +52,11 @@ class Dispatcher:
         return len(self._queues)
 
     @property
+    def remembered(self) -> int:
+        """How many deadlines are kept, those of requests that do not wait any more among them."""
+        return len(self._deadlines)
+
+    @property
     def next_deadline_s(self) -> float | None:
         """When the next waiting receive gives up."""
         return self._deadlines[0][0] if self._deadlines else None
@@ -58,10 +66,14 @@ class Dispatcher:
         return queue in self._lines
 
     def park(self, queue: str, request: Request, deadline_s: float) -> None:
-        """Let a receive wait in line until `deadline_s`."""
+        """Let a receive wait in line until `deadline_s`. One asked again over another connection replaces itself."""
+        self.cancel(request.session, request.seq)
         self._lines.setdefault(queue, {})[request] = None
         self._queues[request.session, request.seq] = (queue, request)
         heapq.heappush(self._deadlines, (deadline_s, next(self._number), request))
+        if len(self._deadlines) > 2 * len(self._queues) + DEADLINES_SPARE:
+            self._deadlines = [deadline for deadline in self._deadlines if self._waits(deadline[2])]
+            heapq.heapify(self._deadlines)
 
     def claim(self, queue: str, messages: int) -> None:
         """A proposed receive may take so many messages of the queue; as many are given back when it is applied."""
@@ -93,7 +105,7 @@ class Dispatcher:
         """Take out those who have waited long enough and have nothing to hope for."""
         while self._deadlines and self._deadlines[0][0] <= now_s:
             request = heapq.heappop(self._deadlines)[2]
-            if (request.session, request.seq) in self._queues:
+            if self._waits(request):
                 self._over.add(request)
         hopeless = []
         for request in list(self._over):
@@ -114,6 +126,10 @@ class Dispatcher:
         for queue, request in list(self._queues.values()):
             if request.gateway is gateway:
                 self._leave(queue, request)
+
+    def _waits(self, request: Request) -> bool:
+        found = self._queues.get((request.session, request.seq))
+        return found is not None and found[1] is request
 
     def _leave(self, queue: str, request: Request) -> None:
         line = self._lines[queue]

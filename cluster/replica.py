@@ -5,8 +5,9 @@ The caller says what has arrived (`deliver`, `connected`, `request`, …) and ca
     take what arrived → let the engine think → propose one entry → hand it to the replicas → commit with fsync
     → only then let go of acknowledgements, votes and answers
 
-`post(node, message)` and `answer(gateway, frame_payload)` are called in and at the end of a tick. A request that this
-replica cannot answer because it does not lead is dropped: its gateway sees in the report who leads, and asks there.
+`post(node, message)` and `answer(gateway, parts_of_a_frame)` are called in and at the end of a tick. A request that
+this replica cannot answer because it does not lead is dropped: its gateway sees in the report who leads, and asks
+there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from cluster.dispatcher import Dispatcher, Request
 from cluster.engine import Engine
 from cluster.messages import Message
 from cluster.tuning import Tuning
-from cluster.wire import Report
+from cluster.wire import FRAME_BYTES_MAX, Report
 from storage import machine, queries
-from storage.limits import ENTRY_BYTES_MAX, PULSE_STEPS_MAX
+from storage.limits import ENTRY_BYTES_MAX, ENTRY_RECEIVE_BYTES_MAX, PULSE_STEPS_MAX
 from storage.operations import (
     ENTRY_HEADER,
     ITEM_HEADER,
@@ -69,7 +70,7 @@ class Replica:
         store: Store,
         *,
         post: Callable[[str, Message], None],
-        answer: Callable[[object, bytes], None],
+        answer: Callable[[object, list[bytes]], None],
         monotonic: Callable[[], float],
         wall_ms: Callable[[], int],
         rng: random.Random,
@@ -83,12 +84,15 @@ class Replica:
         self.clock = ClusterClock(monotonic)
         self._inbox: list[Callable[[], None]] = []
         self._held: list[tuple[str, Message]] = []
-        self._answers: dict[object, list[bytes]] = {}
+        self._answers: dict[object, list[tuple[bytes, bytes, bytes]]] = {}
+        self._answer_bytes = 0
         self._leading_term = 0
         self._pending: deque[Request] = deque()
         self._forgets: dict[int, bytes | memoryview] = {}
         self._proposals: dict[int, _Proposal] = {}
         self._reads: list[Request] = []
+        self._is_put_off = False
+        """Whether reads wait only because this tick has answered enough."""
         self._confirm_asked_s = -inf
         self._dispatcher = Dispatcher()
         self._readier: set[str] = set()
@@ -292,10 +296,13 @@ class Replica:
         """
         if not self._reads:
             return
-        confirmed_s, waiting = self.engine.confirmed_since(), []
+        confirmed_s, waiting, self._is_put_off = self.engine.confirmed_since(), [], False
         for request in self._reads:
             if request.arrived_s > confirmed_s or request.index > self.engine.applied_index:
                 waiting.append(request)
+            elif self._answer_bytes > ENTRY_RECEIVE_BYTES_MAX:
+                waiting.append(request)
+                self._is_put_off = True
             else:
                 self._answer_read(request)
         self._reads = waiting
@@ -364,15 +371,25 @@ class Replica:
 
     def _reply_encoded(self, request: Request, outcome: bytes, block: bytes) -> None:
         header = ITEM_HEADER.pack(request.session, request.seq, len(outcome), len(block))
-        self._answers.setdefault(request.gateway, []).extend((header, outcome, block))
+        self._answers.setdefault(request.gateway, []).append((header, outcome, block))
+        self._answer_bytes += len(block)
 
     def _release(self) -> None:
         held, self._held = self._held, []
         for node, message in held:
             self._post(node, message)
-        answers, self._answers = self._answers, {}
-        for gateway, parts in answers.items():
-            self._answer(gateway, b"".join(parts))
+        answers, self._answers, self._answer_bytes = self._answers, {}, 0
+        for gateway, items in answers.items():
+            frame: list[bytes] = []
+            size = 0
+            for item in items:
+                item_bytes = sum(map(len, item))
+                if frame and size + item_bytes > FRAME_BYTES_MAX // 2:
+                    self._answer(gateway, frame)
+                    frame, size = [], 0
+                frame.extend(item)
+                size += item_bytes
+            self._answer(gateway, frame)
 
     # --- what the caller sees -----------------------------------------------------------------------------------------
 
@@ -403,6 +420,8 @@ class Replica:
         wakeup_s = self.engine.next_wakeup()
         if not self.engine.is_leader:
             return wakeup_s
+        if self._is_put_off and self._reads:
+            return self._monotonic()
         if self._pending and self.engine.may_propose and self.engine.confirmed_since() > -inf:
             return self._monotonic()
         deadline_s = self._dispatcher.next_deadline_s

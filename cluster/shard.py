@@ -212,9 +212,9 @@ class Shard:
         # A leader that has just lost its majority still believes that it leads: nobody should wait for it.
         return msgspec.structs.replace(report, has_quorum=has_quorum, serving=report.serving and has_quorum)
 
-    def _answer(self, gateway: object, payload: bytes) -> None:
+    def _answer(self, gateway: object, parts: list[bytes]) -> None:
         assert isinstance(gateway, Connection)
-        gateway.send(OUTCOMES, payload)
+        gateway.send(OUTCOMES, *parts)
 
     # --- incoming connections -----------------------------------------------------------------------------------------
 
@@ -252,10 +252,10 @@ class Shard:
                 self._poke()
             else:
                 connection.send(REPORT, msgspec.msgpack.encode(self._report()))
-        elif kind == CANCEL:
+        elif kind == CANCEL and len(payload) == CANCEL_PAYLOAD.size:
             self._replica.cancel(*CANCEL_PAYLOAD.unpack(payload))
         else:
-            raise ValueError(f"a gateway does not send frames of kind {kind}")
+            raise ValueError(f"a gateway does not send such frames of kind {kind}")
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
         config, trouble = self._config, None

@@ -36,18 +36,9 @@ def lock_directory(directory: Path) -> int:
     return descriptor
 
 
-def sync_file(path: Path) -> None:
-    """Make a file's contents durable."""
-    _sync(path, os.O_RDWR)
-
-
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -23,6 +23,10 @@ RECEIVE_BYTES_MAX = 8 * 1024 * 1024
 MERGED_MESSAGES_MAX = 256
 """Messages that sends of one entry may gather in one chunk: more would make a chunk's record costly to rewrite."""
 
+ENTRY_RECEIVE_BYTES_MAX = 2 * RECEIVE_BYTES_MAX
+"""Bytes of bodies that the receives of one entry return together: one beyond it finds nothing, and tries again in the
+next entry. Bounds what a tick reads and holds."""
+
 SESSION_WINDOW_MS = 10 * 60 * 1000
 """How long the outcomes of a silent gateway are remembered. A gateway gives up a request long before."""
 

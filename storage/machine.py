@@ -297,7 +297,7 @@ def _receive(turn: Turn, operation: Receive) -> Outcome:
         return Refused(QUEUE_NOT_FOUND)
     until_ms = turn.now_ms + (operation.lease_ms or queue.settings.lease_ms)
     deliveries: list[Delivery] = []
-    messages_left, bytes_left = operation.messages_max, RECEIVE_BYTES_MAX
+    messages_left, bytes_left = operation.messages_max, min(RECEIVE_BYTES_MAX, turn.receive_bytes_left)
     while messages_left and bytes_left > 0:
         found = turn.state.first(records.ready_prefix(queue.number))
         if found is None:
@@ -310,6 +310,7 @@ def _receive(turn: Turn, operation: Receive) -> Outcome:
             count, taken_bytes = _fitting(sizes, bytes_left, at_least=0 if deliveries else 1)
             messages_left -= count
             bytes_left -= taken_bytes
+            turn.receive_bytes_left -= taken_bytes
             for taken in isolate(chunk.segments, segment.first, segment.first + count):
                 taken.attempts += 1
                 taken.token, taken.due_ms = operation.token, until_ms

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from storage import records
 from storage.block import Part, join, parts_between
-from storage.limits import RECEIVE_BYTES_MAX
-from storage.machine import QUEUE_NOT_FOUND
+from storage.limits import BATCH_MESSAGES_MAX, ID_END, RECEIVE_BYTES_MAX
+from storage.machine import MALFORMED, QUEUE_NOT_FOUND
 from storage.operations import (
     Browse,
     Delivery,
@@ -37,6 +37,8 @@ def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
         case ListQueues():
             return _list_queues(state, query), b""
         case Browse():
+            if not (0 <= query.after < ID_END and 0 < query.limit <= BATCH_MESSAGES_MAX):
+                return Refused(MALFORMED), b""
             return _browse(state, query)
 
 

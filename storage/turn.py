@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from storage import records
-from storage.limits import SESSION_WINDOW_MS
+from storage.limits import ENTRY_RECEIVE_BYTES_MAX, SESSION_WINDOW_MS
 from storage.records import PRESENT, Chunk, Queue, Segment, Session, Shard
 from storage.segments import Standing, merge, standing
 from storage.state import State
@@ -91,6 +91,8 @@ class Turn:
         self.now_ms = self.shard.clock_ms = max(self.shard.clock_ms, at_ms)
         self.tails: dict[int, int] = {}
         """Queue number → the chunk this entry's sends are gathered in."""
+        self.receive_bytes_left = ENTRY_RECEIVE_BYTES_MAX
+        """Bytes that the entry's further receives may return."""
         self.readier: set[str] = set()
         """Queues in which messages became ready."""
         self._queues: dict[str, Queue] = {}

@@ -168,3 +168,18 @@ async def test_a_stranger_at_the_port_is_cut_unread(cluster: Cluster, garbage: d
         assert (b"cluster" in answer) == (name == "another cluster's node"), (name, answer)
     assert resident_kib() < before_kib + FRAME_BYTES_MAX // 1024 // 4, "memory stays flat"
     await cluster.ok("n1", "PUT", "/v1/queues/q", {})
+
+
+async def test_many_large_receives_at_once_are_all_answered(cluster: Cluster) -> None:
+    await cluster.ok("n1", "PUT", "/v1/queues/q", {})
+    for _ in range(8):
+        await cluster.ok("n1", "POST", "/v1/queues/q/messages", {"messages": [{"body": "x" * 1_000_000}] * 10})
+
+    async def take() -> int:
+        return len((await cluster.ok("n1", "POST", "/v1/queues/q/receive", {"max": 1000}))["messages"])
+
+    async def look() -> int:
+        return len((await cluster.ok("n1", "GET", "/v1/queues/q/messages?limit=1000"))["messages"])
+
+    assert all(await asyncio.gather(*(look() for _ in range(12))))
+    assert sum(await asyncio.gather(*(take() for _ in range(20)))) == 80

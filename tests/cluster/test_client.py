@@ -1,0 +1,101 @@
+"""The gateway's client against a shard of a few lines, which loses connections when the story wants it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cluster.client import Client, ClusterTrouble
+from cluster.wire import HELLO, OPERATIONS, OUTCOMES, REPORT, VERSION, Connection, Hello, Report, hello_decoder
+from storage.operations import ITEM_HEADER, Done, Forget, Item, PurgeQueue, decode_items, encode_outcome
+
+Answer = Callable[[Connection, Item], None]
+
+
+class Shard:
+    """Says that it leads, and hands every operation to `on_operation`."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+        self.on_operation: Answer = self.done
+        self.term = 1
+
+    async def start(self, path: Path) -> None:
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_unix_server(lambda: Connection(self.on_frame, lambda _: None), str(path))
+
+    def on_frame(self, connection: Connection, kind: int, payload: memoryview) -> None:
+        if kind == HELLO:
+            connection.peer = hello_decoder.decode(payload)
+            connection.send(HELLO, msgspec.json.encode(Hello(VERSION, "c", 0, "replica", "n1", True)))
+            self.report(connection)
+        elif kind == OPERATIONS:
+            for item, _ in decode_items(payload):
+                if not isinstance(item.operation, Forget):
+                    self.seen.append((item.session, item.seq))
+                    self.on_operation(connection, item)
+
+    def report(self, connection: Connection) -> None:
+        report = Report("n1", "n1", self.term, 1, 1, True, True, None)
+        connection.send(REPORT, msgspec.msgpack.encode(report))
+
+    def done(self, connection: Connection, item: Item) -> None:
+        outcome = encode_outcome(Done())
+        connection.send(OUTCOMES, ITEM_HEADER.pack(item.session, item.seq, len(outcome), 0), outcome)
+
+    def lose(self, connection: Connection, item: Item) -> None:
+        self.on_operation = self.done
+        connection.close()
+
+    def elect(self, connection: Connection, item: Item) -> None:
+        self.on_operation = self.done
+        self.term += 1
+        self.report(connection)
+
+
+@pytest.fixture
+async def shard(tmp_path: Path) -> AsyncIterator[Shard]:
+    shard = Shard()
+    await shard.start(tmp_path / "s")
+    yield shard
+    shard.server.close()
+
+
+@pytest.fixture
+async def client(shard: Shard, tmp_path: Path) -> AsyncIterator[Client]:
+    client = Client("n1", "c", {"n1": f"unix:{tmp_path / 's'}"}, {"n1": "127.0.0.1:1"})
+    await client.start()
+    yield client
+    await client.close()
+
+
+async def test_an_operation_is_answered(shard: Shard, client: Client) -> None:
+    assert (await client.submit(PurgeQueue("q"), timeout_ms=5000)).outcome == Done()
+
+
+@pytest.mark.parametrize("trouble", ["lose", "elect"])
+async def test_what_was_not_answered_is_sent_again_under_its_id(shard: Shard, client: Client, trouble: str) -> None:
+    shard.on_operation = getattr(shard, trouble)
+    assert (await client.submit(PurgeQueue("q"), timeout_ms=5000)).outcome == Done()
+    assert len(shard.seen) == 2
+    assert len(set(shard.seen)) == 1
+
+
+async def test_what_was_sent_and_not_answered_is_unknown(shard: Shard, client: Client) -> None:
+    shard.on_operation = lambda connection, item: None
+    with pytest.raises(ClusterTrouble) as trouble:
+        await client.submit(PurgeQueue("q"), timeout_ms=50)
+    assert trouble.value.outcome == "unknown"
+
+
+async def test_what_was_never_sent_is_not_done(tmp_path: Path) -> None:
+    client = Client("n1", "c", {"n1": f"unix:{tmp_path / 'nobody'}"}, {"n1": "127.0.0.1:1"})
+    await client.start()
+    with pytest.raises(ClusterTrouble) as trouble:
+        await client.submit(PurgeQueue("q"), timeout_ms=50)
+    assert trouble.value.outcome == "not_done"
+    await client.close()
