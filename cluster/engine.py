@@ -12,13 +12,8 @@ has arrived, and releases what it sends, in this order:
     engine.synced()                        what was written is durable: from now on this node counts as having it
     …release the messages that are not urgent
 
-PySyncObj keeps the roles, the terms, the votes, the election and the commit rule. Replication, acknowledgement, apply,
-snapshots and transfer are done here. Its private methods call each other through `self`, so a subclass that defines
-`_SyncObj__name` replaces one; each such name is checked when this module is imported, and the version is pinned.
-
-NB: two things of the stock code are worth knowing when reading on. It asks `__connectedToAnyone` exactly when an
-election is due, and campaigns if that says yes: here the pre-vote takes place. And its commit rule counts this node as
-having every entry that `__getEntries` gives it, so it is given durable ones only.
+PySyncObj keeps the roles, the terms, the votes, the election and the commit rule (`cluster.seams`). When to campaign
+and whom to help stands in `cluster.elections`; replication, acknowledgement, apply, snapshots and transfer here.
 """
 
 from __future__ import annotations
@@ -29,15 +24,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf, nextafter
-from typing import Any
 
-import pysyncobj.syncobj
-from pysyncobj import SyncObj, SyncObjConf
-from pysyncobj.node import Node
-from pysyncobj.poller import Poller
-from pysyncobj.transport import Transport
-from pysyncobj.version import VERSION
-
+from cluster.elections import Elections
 from cluster.journal import BrokenInvariantError, Journal
 from cluster.messages import (
     Append,
@@ -53,39 +41,12 @@ from cluster.messages import (
     Welcome,
 )
 from cluster.replication import Follower
+from cluster.seams import CANDIDATE, FOLLOWER, LEADER, Node
 from cluster.snapshots import Incoming, Outgoing
 from cluster.standing import Standing
 from cluster.tuning import Tuning
 from storage.operations import ENTRY_KIND
 from storage.state import Store
-
-_PINNED = "0.3.17"
-_METHODS = (
-    *("connectedToAnyone", "onBecomeLeader", "sendAppendEntries", "applyLogEntries", "tryLogCompaction", "getEntries"),
-    *(
-        "generateRaftTimeout",
-        "onMessageReceived",
-        "onNodeConnected",
-        "onNodeDisconnected",
-        "setCurrentTerm",
-        "setState",
-    ),
-)
-_ATTRIBUTES = (
-    *("raftLog", "raftState", "raftCurrentTerm", "votedForNodeId", "raftLeader", "raftElectionDeadline", "noopIDx"),
-    *("raftCommitIndex", "raftLastApplied", "raftMatchIndex", "lastResponseTime", "transferInProgress"),
-    *("newAppendEntriesTime", "needLoadDumpFile"),
-)
-
-if VERSION != _PINNED:
-    raise ImportError(f"pysyncobj {VERSION} is installed, but the engine was made for {_PINNED} and no other")
-_missing = [name for name in _METHODS if not hasattr(SyncObj, f"_SyncObj__{name}")] + [
-    name for name in _ATTRIBUTES if f"_SyncObj__{name}" not in SyncObj.__init__.__code__.co_names
-]
-if _missing:
-    raise ImportError(f"pysyncobj {VERSION} lacks what the engine replaces or reads: {', '.join(_missing)}")
-
-_FOLLOWER, _CANDIDATE, _LEADER = 0, 1, 2
 
 
 class NotLeaderError(Exception):
@@ -96,41 +57,6 @@ class ReinstalledError(Exception):
     """A snapshot has taken the store's place: close the store, open it again, and build a new engine on it."""
 
 
-class _Clock:
-    """The clock that PySyncObj reads: a module-wide name there, so each engine puts its own in before it calls."""
-
-    read: Callable[[], float] = staticmethod(time.monotonic)
-
-    def __call__(self) -> float:
-        return self.read()
-
-
-_clock = _Clock()
-pysyncobj.syncobj.monotonicTime = _clock
-
-
-class _Quiet(Poller):  # type: ignore[misc]
-    """No descriptors, nothing to wait for."""
-
-    def poll(self, timeout: float) -> None:
-        """Return at once."""
-
-
-class _Outlet(Transport):  # type: ignore[misc]
-    """The one place where the stock code's dicts leave; it only ever sends requests for votes, and votes."""
-
-    ready = True
-
-    def __init__(self, send: Callable[[Node, dict[str, Any]], None]) -> None:
-        super().__init__(None, None, ())
-        self._send = send
-
-    def send(self, node: Node, message: dict[str, Any]) -> bool:
-        """Pass `message` on."""
-        self._send(node, message)
-        return True
-
-
 @dataclass(slots=True)
 class _Transfer:
     to: str | None
@@ -138,7 +64,7 @@ class _Transfer:
     asked: bool = False
 
 
-class Engine(SyncObj):  # type: ignore[misc]
+class Engine(Elections):
     """One replica's consensus. See the module for the order of calls."""
 
     def __init__(
@@ -170,20 +96,18 @@ class Engine(SyncObj):  # type: ignore[misc]
         stamp() → observe(clock_ms): the leader's cluster time, told to followers with every append.
         wall_ms(), room_ok() → heard(node, wall_ms, room_ok): a follower's facts, told to the leader with every answer.
         """
-        self.name = name
         self._names = sorted(set(members))
         if name not in self._names:
             raise ValueError(f"{name} is not among the members {', '.join(self._names)}")
         self._peers = {peer: Node(peer) for peer in self._names if peer != name}
         self._store, self._apply, self._send = store, apply, send
-        self._monotonic, self._rng, self._tuning = monotonic, rng or random.Random(), tuning or Tuning()
+        self._rng = rng or random.Random()
         self._dropped, self._stamp, self._observe = on_dropped, stamp, observe
         self._wall_ms, self._room_ok, self._heard = wall_ms, room_ok, heard
 
-        _clock.read = monotonic
-        now_s = monotonic()
+        tuning = tuning or Tuning()
         store.begin()
-        self._journal = Journal(store, self._tuning.cache_bytes)
+        self._journal = Journal(store, tuning.cache_bytes)
         self._standing = Standing(store, len(self._names))
         term, vote = self._journal.hard()
         applied_index, _ = self._journal.applied()
@@ -191,76 +115,22 @@ class Engine(SyncObj):  # type: ignore[misc]
         if applied_index > self._journal.last_index:
             raise BrokenInvariantError(f"entry {applied_index} was applied but is not in the journal")
         self._durable_index, self._durable_applied_index = self._journal.last_index, applied_index
-        self._outgoing, self._incoming = Outgoing(store, self._tuning), Incoming(store)
+        self._outgoing, self._incoming = Outgoing(store, tuning), Incoming(store)
 
         self._connected: set[str] = set()
         self._followers: dict[str, Follower] = {}
         self._transfer: _Transfer | None = None
         self._proposed: deque[int] = deque()
-        self._leader_heard_s = -inf
-        # A campaign: the pre-vote's round and who has granted it, then who has voted.
-        self._round = 0
-        self._granted: set[str] | None = None
-        self._voters: set[str] = set()
-        self._campaigning = self._forced = False
-        self._rest_until_s = now_s
-        # After a restart nobody knows whom this node was following a moment ago, so it does not help to depose them.
-        self._votes_from_s = now_s + (self._tuning.election_min_s if self._standing.counts and self._peers else 0.0)
 
-        super().__init__(Node(name), self._peers.values(), self._conf(), transport=_Outlet(self._translate))
-        self._poller = _Quiet()
+        # NB: the stock constructor reads every property of this class, so what they stand on must be there by now.
+        super().__init__(name, self._peers.values(), monotonic, tuning)
         self._SyncObj__raftLog = self._journal
         self._SyncObj__raftCurrentTerm = max(term, self._journal.last_term)
         self._SyncObj__votedForNodeId = vote if term == self.term else None
         self._SyncObj__raftCommitIndex = self._SyncObj__raftLastApplied = applied_index
-        self._SyncObj__needLoadDumpFile = False
-        # Nothing to lose for a new or a single node by trying at once.
-        patience_s = self._timeout_s() if self._standing.counts and self._peers else self._jitter_s()
-        self._SyncObj__raftElectionDeadline = now_s + patience_s
-
-    def _conf(self) -> SyncObjConf:
-        tuning = self._tuning
-        return SyncObjConf(
-            autoTick=False,
-            appendEntriesUseBatch=True,
-            commandsWaitLeader=False,
-            dynamicMembershipChange=False,
-            pollerType="poll",
-            appendEntriesPeriod=tuning.heartbeat_s,
-            raftMinTimeout=tuning.election_min_s,
-            raftMaxTimeout=tuning.election_max_s,
-            leaderFallbackTimeout=tuning.election_min_s,
-            connectionTimeout=tuning.election_max_s,
-            onStateChanged=self._state_changed,
-        )
+        self._begin_elections(monotonic(), alone=not self._peers)
 
     # --- what the caller sees -----------------------------------------------------------------------------------------
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this replica believes that it leads. Others may already know better."""
-        return bool(self._SyncObj__raftState == _LEADER)
-
-    @property
-    def leader(self) -> str | None:
-        """Who leads, as far as this replica knows."""
-        node = self._SyncObj__raftLeader
-        return None if node is None else str(node.id)
-
-    @property
-    def term(self) -> int:
-        """The current term."""
-        return int(self._SyncObj__raftCurrentTerm)
-
-    @property
-    def commit_index(self) -> int:
-        """Index of the last entry known to be committed."""
-        return int(self._SyncObj__raftCommitIndex)
-
-    @property
-    def applied_index(self) -> int:
-        """Index of the last applied entry."""
-        return int(self._SyncObj__raftLastApplied)
 
     @property
     def last_index(self) -> int:
@@ -493,8 +363,8 @@ class Engine(SyncObj):  # type: ignore[misc]
             raise BrokenInvariantError(f"{peer.id} and {self.name} both lead in term {term}")
         if term > self.term:
             self._adopt(term)
-        elif self._SyncObj__raftState == _CANDIDATE:
-            self._SyncObj__setState(_FOLLOWER)
+        elif self._SyncObj__raftState == CANDIDATE:
+            self._SyncObj__setState(FOLLOWER)
         if self.leader != peer.id:
             self._incoming.abandon()
         self._SyncObj__raftLeader = peer
@@ -502,17 +372,6 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._granted = None
         if not self._SyncObj__transferInProgress:
             self._SyncObj__raftElectionDeadline = self._leader_heard_s + self._timeout_s()
-
-    def _adopt(self, term: int) -> None:
-        """There is a higher term: follow in it, nobody yet."""
-        self._SyncObj__setCurrentTerm(term, None)
-        self._SyncObj__setState(_FOLLOWER)
-        self._SyncObj__raftLeader = None
-        self._SyncObj__transferInProgress = False
-
-    def _hears_leader(self, now_s: float) -> bool:
-        # A leader whose connection broke is None here, so that its followers need not wait for one another.
-        return self.leader is not None and now_s - self._leader_heard_s < self._tuning.election_min_s
 
     # --- leading ------------------------------------------------------------------------------------------------------
 
@@ -609,7 +468,7 @@ class Engine(SyncObj):  # type: ignore[misc]
                 self._send(name, TimeoutNow(self.term))
 
     def _state_changed(self, old: int, new: int) -> None:
-        if old == _LEADER:
+        if old == LEADER:
             self._followers = {}
             self._transfer = None
             self._outgoing.close()
@@ -653,111 +512,3 @@ class Engine(SyncObj):  # type: ignore[misc]
         limit = self._durable_applied_index if self._outgoing.floor is None else self._outgoing.floor
         tuning = self._tuning
         self._journal.compact(limit, tuning.journal_keep_entries, tuning.journal_keep_bytes, tuning.compact_steps)
-
-    def _checkCommandsToApply(self) -> None:  # noqa: N802
-        """Proposals do not pass through the stock queue."""
-
-    # --- elections ----------------------------------------------------------------------------------------------------
-
-    def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
-        """An election is due: whether to campaign now. Asks for pre-votes first, unless the leader wants it."""
-        now_s, forced = self._monotonic(), bool(self._SyncObj__transferInProgress)
-        if not self._standing.may_vote():
-            self._SyncObj__transferInProgress = False
-            self._rest(now_s)
-            return False
-        if forced or self._is_majority(1 + len(self._granted or ())):
-            self._campaigning, self._forced, self._granted = True, forced, None
-            self._voters = set()
-            self._standing.promise()
-            return True
-        if now_s > self._rest_until_s:
-            self._round += 1
-            self._granted = set()
-            self._rest(now_s)
-            question = PreVote(self.term + 1, self.last_index, self._journal.last_term, self._round)
-            for name in sorted(self._connected):
-                self._send(name, question)
-        return False
-
-    def _on_pre_vote(self, peer: Node, message: PreVote) -> None:
-        now_s = self._monotonic()
-        theirs = (message.last_term, message.last_index)
-        ours = (self._journal.last_term, self.last_index)
-        granted = (
-            message.term > self.term
-            and theirs >= ours
-            and self._may_help(now_s)
-            # Two that ask each other at once would both win and then split the votes: only one does.
-            and (self._granted is None or (*theirs, peer.id) > (*ours, self.name))
-        )
-        if granted:
-            self._granted = None
-            self._rest(now_s)
-        self._send(peer.id, PreVoted(self.term, message.round, granted))
-
-    def _on_pre_voted(self, peer: Node, message: PreVoted) -> None:
-        if message.term > self.term and not self.is_leader:
-            self._adopt(message.term)
-        elif message.granted and message.round == self._round and self._granted is not None:
-            self._granted.add(peer.id)
-
-    def _on_request_vote(self, peer: Node, message: RequestVote) -> None:
-        if not self._standing.may_vote() or not (message.forced or self._may_help(self._monotonic())):
-            return
-        request = {
-            "type": "request_vote",
-            "term": message.term,
-            "last_log_index": message.last_index,
-            "last_log_term": message.last_term,
-        }
-        self._SyncObj__onMessageReceived(peer, request)
-
-    def _on_vote(self, peer: Node, message: Vote) -> None:
-        if message.term == self.term and peer.id not in self._voters:
-            self._voters.add(peer.id)
-            self._SyncObj__onMessageReceived(peer, {"type": "response_vote", "term": message.term})
-
-    def _may_help(self, now_s: float) -> bool:
-        """Whether another election would be welcome. A leader that has lost its majority gives up by itself."""
-        return (
-            not self.is_leader
-            and not self._hears_leader(now_s)
-            and now_s >= self._votes_from_s
-            and self._standing.may_vote()
-        )
-
-    def _translate(self, peer: Node, message: dict[str, Any]) -> None:
-        if message["type"] == "request_vote":
-            index, last_term = message["last_log_index"], message["last_log_term"]
-            self._send(peer.id, RequestVote(message["term"], index, last_term, self._forced))
-        elif message["type"] == "response_vote":
-            self._standing.promise()
-            self._send(peer.id, Vote(message["term"]))
-        else:
-            raise BrokenInvariantError(f"the stock code sends {message['type']}")
-
-    def _SyncObj__generateRaftTimeout(self) -> float:  # noqa: N802
-        """How long to wait for a leader; for a candidate, how long to wait for votes."""
-        if self._campaigning:
-            self._campaigning = False
-            return self._rng.uniform(1, 2) * self._tuning.retry_s
-        return self._timeout_s()
-
-    def _timeout_s(self) -> float:
-        return self._rng.uniform(self._tuning.election_min_s, self._tuning.election_max_s)
-
-    def _jitter_s(self) -> float:
-        return self._rng.uniform(0.0, self._tuning.jitter_s)
-
-    def _rest(self, now_s: float) -> None:
-        self._rest_until_s = now_s + self._rng.uniform(1, 2) * self._tuning.retry_s
-
-    def _hurry(self) -> None:
-        self._rest_until_s = min(self._rest_until_s, self._monotonic() + self._jitter_s())
-
-    def _is_majority(self, count: int) -> bool:
-        return 2 * count > len(self._names)
-
-    def _enter(self) -> None:
-        _clock.read = self._monotonic

@@ -37,7 +37,7 @@ def test_imports_point_down(path: Path) -> None:
     ("library", "homes"),
     [
         ("lmdb", {"storage/lmdb_store.py", "storage/lmdb_tables.py"}),
-        ("pysyncobj", {"cluster/engine.py"}),
+        ("pysyncobj", {"cluster/seams.py"}),
     ],
 )
 def test_a_library_has_one_door(library: str, homes: set[str]) -> None:

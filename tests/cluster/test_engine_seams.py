@@ -11,14 +11,14 @@ import pysyncobj.syncobj
 import pysyncobj.version
 import pytest
 
-import cluster.engine
+import cluster.seams
 from cluster.journal import BrokenInvariantError, Journal
 from storage.memory_store import MemoryStore
 from tests.cluster.bench import Bench
 
 
 def import_again() -> None:
-    specification = importlib.util.spec_from_file_location("engine_again", Path(cluster.engine.__file__))
+    specification = importlib.util.spec_from_file_location("seams_again", Path(cluster.seams.__file__))
     assert specification is not None
     assert specification.loader is not None
     specification.loader.exec_module(importlib.util.module_from_spec(specification))
