@@ -124,6 +124,11 @@ SCHEMAS: dict[str, Any] = {
             )
         ),
     ),
+    "Digest": _object(
+        ["node", "shards"],
+        node=_TEXT,
+        shards=_list(_object(shard=_COUNT, applied_index=_COUNT, digest=_TEXT, records=_COUNT)),
+    ),
     "Problem": _object(
         ["type", "title", "status", "detail"],
         type=_TEXT,
@@ -194,6 +199,7 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("post", "/v1/queues/{queue}/nack", "Deliver messages again", "Nack", {200: "Results"}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/extend", "Hold messages longer", "Extend", {200: "Results"}, [_QUEUE, _KEY]),
     ("get", "/v1/cluster", "What this node knows of the cluster", None, {200: "Cluster"}, []),
+    ("get", "/v1/cluster/digest", "The digest of this node's own replica", None, {200: "Digest"}, []),
     ("post", "/send_message", "Send a new message to the queue", "SeedMessage", {201: "SeedSent"}, [_KEY]),
     ("get", "/receive_message", "Receive the next message; {} if there is none", None, {200: "SeedReceived"}, [_KEY]),
     ("get", "/messages", "All messages in the queue", None, {200: "SeedPage"}, _query("after", "limit")),

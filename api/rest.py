@@ -371,6 +371,13 @@ async def cluster(request: web.Request) -> web.Response:
     return answer(request, request.config_dict[CLIENT].status())
 
 
+async def digest(request: web.Request) -> web.Response:
+    """The digest of this node's own replica: those that have applied the same have the same."""
+    app = request.config_dict
+    found = await app[CLIENT].digest(timeout_ms=app[SETTINGS].request_timeout_ms)
+    return answer(request, {"node": app[CLIENT].status().node, "shards": [found]})
+
+
 ROUTES = (
     web.get("/v1/queues", list_queues, allow_head=False),
     web.put("/v1/queues/{queue}", put_queue),
@@ -384,6 +391,7 @@ ROUTES = (
     web.post("/v1/queues/{queue}/nack", nack),
     web.post("/v1/queues/{queue}/extend", extend),
     web.get("/v1/cluster", cluster, allow_head=False),
+    web.get("/v1/cluster/digest", digest, allow_head=False),
 )
 
 __all__ = ["CLIENT", "ROUTES", "Claim", "delivered", "new_token", "settle", "submit"]

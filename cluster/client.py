@@ -19,6 +19,7 @@ import structlog
 
 from cluster.peers import REDIAL_S, split_address
 from cluster.wire import (
+    ASK,
     CANCEL,
     CANCEL_PAYLOAD,
     FRAME_BYTES_MAX,
@@ -28,12 +29,16 @@ from cluster.wire import (
     OUTCOMES,
     REFUSED,
     REPORT,
+    TOLD,
     VERSION,
+    AskDigest,
     Connection,
     Hello,
     Report,
+    ToldDigest,
     hello_decoder,
     report_decoder,
+    told_decoder,
 )
 from storage.operations import (
     ITEM_HEADER,
@@ -98,6 +103,15 @@ class ShardStatus(msgspec.Struct, frozen=True):
     trouble: str | None = None
 
 
+class ShardDigest(msgspec.Struct, frozen=True):
+    """The digest of one replica's state as of `applied_index`: replicas at the same index have the same."""
+
+    shard: int
+    applied_index: int
+    digest: str
+    records: int
+
+
 class Status(msgspec.Struct, frozen=True):
     """What this node knows of the cluster, without asking anyone."""
 
@@ -154,6 +168,8 @@ class Client:
         self._lonely_since_s: float | None = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._givebacks: set[asyncio.Task[None]] = set()
+        self._seq_asked = 0
+        self._questions: dict[int, asyncio.Future[ToldDigest]] = {}
 
     async def start(self) -> None:
         """Begin to connect."""
@@ -335,6 +351,8 @@ class Client:
                 replica.connection = connection
             elif kind == OUTCOMES:
                 self._on_outcomes(payload)
+            elif kind == TOLD:
+                self._on_told(told_decoder.decode(payload))
             elif kind == REPORT:
                 replica.report, replica.heard_s = report_decoder.decode(payload), time.monotonic()
                 self._choose_leader()
@@ -382,6 +400,33 @@ class Client:
             await asyncio.sleep(NO_QUORUM_S / 3)
             if self._calls and self._is_lonely():
                 self._fail_all("this node does not reach a majority of the cluster")
+
+    # --- this node's replica ------------------------------------------------------------------------------------------
+
+    async def digest(self, *, timeout_ms: int) -> ShardDigest:
+        """The digest of this node's own replica. Raises `ClusterTrouble`."""
+        connection = self._replicas[self._node].connection
+        if connection is None:
+            raise ClusterTrouble("not_done", "this node's shard does not answer")
+        self._seq_asked += 1
+        number = self._seq_asked
+        question = self._questions[number] = asyncio.get_running_loop().create_future()
+        connection.send(ASK, msgspec.msgpack.encode(AskDigest(number)))
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                told = await question
+        except TimeoutError:
+            raise ClusterTrouble("not_done", "this node's shard did not answer in time") from None
+        finally:
+            del self._questions[number]
+        if told.trouble is not None:
+            raise ClusterTrouble("not_done", told.trouble)
+        return ShardDigest(0, told.applied_index, told.digest.hex(), told.records)
+
+    def _on_told(self, told: ToldDigest) -> None:
+        question = self._questions.get(told.number)
+        if question is not None and not question.done():
+            question.set_result(told)
 
     def status(self) -> Status:
         """What this node knows now. No I/O."""

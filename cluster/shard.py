@@ -22,6 +22,7 @@ from cluster.process import configure_logging, die_with, fail, fail_on_surprise
 from cluster.replica import Replica
 from cluster.tuning import Tuning
 from cluster.wire import (
+    ASK,
     CANCEL,
     CANCEL_PAYLOAD,
     HELLO,
@@ -32,17 +33,22 @@ from cluster.wire import (
     RAFT,
     REFUSED,
     REPORT,
+    TOLD,
     VERSION,
     Connection,
     Hello,
     Report,
+    ToldDigest,
+    ask_decoder,
     hello_decoder,
 )
 from storage.lmdb_store import LmdbStore
-from storage.state import StorageFailure
+from storage.state import StorageFailure, Sweep
 
 REPORT_S = 0.2
 """How often gateways are told how things are, if nothing else tells them sooner."""
+SWEEP_POLL_S = 0.02
+"""How often it is looked whether a sweep that somebody waits for is done."""
 TRANSFER_S = 1.0
 """How long a stopping leader tries to hand over before it goes anyway."""
 
@@ -87,6 +93,9 @@ class Shard:
         self._majority = len(config.peers) // 2 + 1
         self._gateways: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
+        self._sweep: Sweep | None = None
+        self._digests_asked: list[tuple[Connection, int]] = []
+        self._digests_due: list[tuple[Connection, int]] = []
         self._told: Report | None = None
         self._told_s = 0.0
         self._scheduled = False
@@ -163,6 +172,7 @@ class Shard:
             self._reopen()
         except StorageFailure as error:
             fail("storage failed", error)
+        self._tell_digest()
         self._tell()
         if self._timer is not None:
             self._timer.cancel()
@@ -171,11 +181,14 @@ class Shard:
         if delay_s <= 0:
             self._poke()
         else:
-            self._timer = asyncio.get_running_loop().call_later(min(delay_s, REPORT_S), self._poke)
+            longest_s = SWEEP_POLL_S if self._sweep is not None else REPORT_S
+            self._timer = asyncio.get_running_loop().call_later(min(delay_s, longest_s), self._poke)
 
     def _reopen(self) -> None:
         """A snapshot has taken the store's place: begin again on it."""
         self._store.close()
+        self._digests_asked, self._sweep = self._digests_due + self._digests_asked, None
+        self._digests_due = []
         self._replica = self._open()
         _log.info("snapshot installed", applied_index=self._replica.engine.applied_index)
         for name, born in self._peers.present():
@@ -204,6 +217,24 @@ class Shard:
         encoded = msgspec.msgpack.encode(report)
         for gateway in self._gateways:
             gateway.send(REPORT, encoded)
+
+    def _tell_digest(self) -> None:
+        """Answer those who have asked for this replica's digest, with one sweep begun after they asked."""
+        if self._sweep is None:
+            if self._digests_asked:
+                self._sweep, self._digests_due = self._store.start_sweep(), self._digests_asked
+                self._digests_asked = []
+            return
+        try:
+            if not self._sweep.ready:
+                return
+            swept = self._sweep.result
+            told = ToldDigest(0, swept.applied[0], swept.digest, swept.records)
+        except StorageFailure as failure:
+            told = ToldDigest(0, 0, b"", 0, f"the state cannot be read: {failure}")
+        self._sweep = None
+        for gateway, number in self._digests_due:
+            gateway.send(TOLD, msgspec.msgpack.encode(msgspec.structs.replace(told, number=number)))
 
     def _report(self) -> Report:
         report = self._replica.report()
@@ -252,6 +283,9 @@ class Shard:
                 self._poke()
             else:
                 connection.send(REPORT, msgspec.msgpack.encode(self._report()))
+        elif kind == ASK:
+            self._digests_asked.append((connection, ask_decoder.decode(payload).number))
+            self._poke()
         elif kind == CANCEL and len(payload) == CANCEL_PAYLOAD.size:
             self._replica.cancel(*CANCEL_PAYLOAD.unpack(payload))
         else:

@@ -26,7 +26,7 @@ HELLO_BYTES_MAX = 4096
 HELLO_TIMEOUT_S = 2.0
 """How long a new connection may take to say who it is."""
 
-HELLO, REFUSED, RAFT, PING, OPERATIONS, CANCEL, OUTCOMES, REPORT = range(1, 9)
+HELLO, REFUSED, RAFT, PING, OPERATIONS, CANCEL, OUTCOMES, REPORT, ASK, TOLD = range(1, 11)
 
 HEADER = struct.Struct("<IB")
 CANCEL_PAYLOAD = struct.Struct("<QQ")
@@ -60,6 +60,24 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
     trouble: str | None
 
 
+class AskDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """A gateway asks this very replica, leading or not, for the digest of its state. → `ToldDigest`."""
+
+    number: int
+
+
+class ToldDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """The answer to the question of this `number`: the state's digest as of `applied_index`, or the `trouble`."""
+
+    number: int
+    applied_index: int
+    digest: bytes
+    records: int
+    trouble: str | None = None
+
+
+ask_decoder = msgspec.msgpack.Decoder(AskDigest)
+told_decoder = msgspec.msgpack.Decoder(ToldDigest)
 hello_decoder = msgspec.json.Decoder(Hello)
 report_decoder = msgspec.msgpack.Decoder(Report)
 

@@ -23,6 +23,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
+from storage.beside import Beside, Pause
 from storage.copies import CopyFile, IncomingFile
 from storage.disk import Resident, free_bytes, lock_directory, sync_directory
 from storage.lmdb_tables import (
@@ -42,10 +43,12 @@ from storage.lmdb_tables import (
     get_meta,
     open_tables,
     put_meta,
+    state_records,
 )
 from storage.records import entry_key, u64
 from storage.seals import ENTRY_SEAL_BYTES, seal, seal_entry, unseal, unseal_entry
 from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, Logged, StorageFailure
+from storage.sweeps import SWEEP_BYTES_PER_S, Swept, swept
 
 _FAULT_BYTES = 64 * 1024
 """What the kernel maps around a page that is read for the first time."""
@@ -90,7 +93,8 @@ class LmdbStore:
         self._failure: BaseException | None = None
         self._txn: Transaction | None = None
         self._writing = False
-        self._copies: list[CopyFile] = []
+        self._readers: list[CopyFile | Beside[Swept]] = []
+        """What reads beside the ticks: while it does, no page that it may need is used again."""
         self._checked: set[int] = set()
         self._touched_bytes = 0
         directory.mkdir(parents=True, exist_ok=True)
@@ -307,34 +311,34 @@ class LmdbStore:
         self._writing, self._txn = False, None
         txn.commit()
         self._touched_bytes += _FAULT_BYTES
-        if self._touched_bytes > TOUCHED_BYTES or self._copies:
+        if self._touched_bytes > TOUCHED_BYTES or self._readers:
             self._touched_bytes = 0
-            self._copies = [copy for copy in self._copies if copy.is_running]
+            self._readers = [reader for reader in self._readers if reader.is_running]
             self._resident.trim()
 
     @_guarded
     def room_bytes(self) -> int:
         """How many more bytes fit: by what is used of `bytes_max`, and by what is free on the disk.
 
-        Of the free pages in the file only half are taken to serve, and none while a copy holds them.
+        Of the free pages in the file only half are taken to serve, and none while something reads beside the ticks.
         """
         txn, env = self._reading(), self._tables.env
         used_pages = 2
         for found in (txn.stat(self._tables.journal), txn.stat(self._tables.state), txn.stat(self._tables.meta)):
             used_pages += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
         page_bytes = found["psize"]
-        free_pages = 0 if self._copies else max(0, env.info()["last_pgno"] + 1 - used_pages)
+        free_pages = 0 if self._readers else max(0, env.info()["last_pgno"] + 1 - used_pages)
         return min(
             self._bytes_max - used_pages * page_bytes,
             free_bytes(self._directory) + free_pages // 2 * page_bytes,
         )
 
     def close(self) -> None:
-        """Let go of the files. An open transaction is undone; a copy that is being made is waited for."""
-        for copy in self._copies:
-            copy.close()
-            copy.join()
-        self._copies.clear()
+        """Let go of the files. An open transaction is undone; what reads beside the ticks is ended and waited for."""
+        for reader in self._readers:
+            reader.close()
+            reader.join()
+        self._readers.clear()
         if self._lock >= 0:
             if self._txn is not None:
                 self._txn.abort()
@@ -360,8 +364,27 @@ class LmdbStore:
                 txn.abort()
 
         copy = CopyFile(self._directory, APPLIED.unpack(applied) if applied else (0, 0), fill)
-        self._copies.append(copy)
+        self._readers.append(copy)
         return copy
+
+    @_guarded
+    def start_sweep(self) -> Beside[Swept]:
+        """Begin to read the whole state as of the last commit again."""
+        tables = self._tables
+        txn = tables.env.begin(buffers=True)
+        applied = get_meta(txn, tables, APPLIED_META.encode())
+
+        def work(pause: Pause) -> Swept:
+            try:
+                return swept(state_records(txn, tables), APPLIED.unpack(applied) if applied else (0, 0), pause)
+            except Error as error:
+                raise StorageFailure(f"the state cannot be read: {error}") from error
+            finally:
+                txn.abort()
+
+        sweep = Beside("store-sweep", work, bytes_per_s=SWEEP_BYTES_PER_S)
+        self._readers.append(sweep)
+        return sweep
 
     @_guarded
     def start_install(self, size: int) -> IncomingFile:

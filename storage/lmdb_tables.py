@@ -10,15 +10,15 @@ Seals (`storage.seals`) are checked whenever a value is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import lmdb
 
 from storage.disk import Resident
-from storage.records import read_u64, u64
-from storage.seals import seal, unseal, unseal_entry
+from storage.records import ENTRIES, read_u64, u64
+from storage.seals import entry_seal, seal, unseal, unseal_entry
 from storage.state import APPLIED, APPLIED_META, StorageFailure
 
 FORMAT = 1
@@ -142,13 +142,26 @@ def verify(txn: Transaction, tables: Tables, pause: Callable[[int], None] = lamb
     if first_index > last_index + 1:
         raise StorageFailure(f"the journal ends at {last_index}, before its first entry {first_index}")
     cursor = txn.cursor(db=tables.state)
-    found = cursor.set_range(b"e")
-    while found and (key := bytes(cursor.key()))[:1] == b"e":
+    found = cursor.set_range(ENTRIES)
+    while found and (key := bytes(cursor.key()))[:1] == ENTRIES:
         if txn.get(key[1:], db=tables.journal) is None:
             raise StorageFailure(f"journal entry {read_u64(key[1:])} holds messages but is missing")
         found = cursor.next()
     applied = get_meta(txn, tables, APPLIED_META.encode())
     return Contents(first_index, last_index, APPLIED.unpack(applied) if applied else (0, 0))
+
+
+def state_records(txn: Transaction, tables: Tables) -> Iterator[tuple[bytes, bytes]]:
+    """Every record of the state as a sweep digests it. Raises `StorageFailure`."""
+    for view, sealed in txn.cursor(db=tables.state):
+        key = bytes(view)
+        value = unseal(key, sealed)
+        if key[:1] == ENTRIES:
+            entry = txn.get(key[1:], None, tables.journal)
+            if entry is None:
+                raise StorageFailure(f"journal entry {read_u64(key[1:])} holds messages but is missing")
+            value += entry_seal(entry)
+        yield key, value
 
 
 def adopt(path: Path, map_bytes: int, applied: tuple[int, int], old: Tables, old_bounds: tuple[int, int]) -> None:

@@ -12,8 +12,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from storage.records import entry_key
+from storage.records import ENTRIES, entry_key, read_u64
+from storage.seals import entry_seal, seal_entry
 from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, Logged, StorageFailure
+from storage.sweeps import Swept, swept
 
 _CHECKSUM_BYTES = 4
 _K = TypeVar("_K")
@@ -245,6 +247,10 @@ class MemoryStore:
         """Begin to take in another replica's copy of `size` bytes."""
         return MemoryInstall(self, size)
 
+    def start_sweep(self) -> MemorySweep:
+        """The whole state as of the last commit, read again."""
+        return MemorySweep(self._committed())
+
     def _replace(self, copy: _Contents, applied: tuple[int, int]) -> None:
         """What `Install.finish` promises; the store must be opened again, see `crashed`."""
         assert not self._writing, "a copy is installed between transactions"
@@ -320,3 +326,24 @@ class MemoryInstall:
     def abandon(self) -> None:
         """Forget the pieces."""
         self._data.clear()
+
+
+class MemorySweep:
+    """Implements `storage.state.Sweep`; ready at once."""
+
+    ready = True
+
+    def __init__(self, contents: _Contents) -> None:
+        applied = contents.meta.get(APPLIED_META)
+        records = ((key, value + self._seal(contents, key)) for key, value in sorted(contents.state.items()))
+        self.result: Swept = swept(records, APPLIED.unpack(applied) if applied else (0, 0), lambda _: None)
+
+    @staticmethod
+    def _seal(contents: _Contents, key: bytes) -> bytes:
+        if key[:1] != ENTRIES:
+            return b""
+        index = read_u64(key[1:])
+        return entry_seal(seal_entry(index, *contents.journal[index]))
+
+    def close(self) -> None:
+        """Nothing is held."""

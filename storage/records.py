@@ -44,6 +44,7 @@ PRESENT = b"\x01"
 SHARD_KEY = b"m"
 QUEUE_NAMES = b"q"
 TIMERS = b"d"
+ENTRIES = b"e"
 SESSIONS = b"s"
 
 TIMER_CHUNK = b"C"
@@ -195,7 +196,7 @@ def ready_key(number: int, chunk_id: int) -> bytes:
 
 def entry_key(index: int) -> bytes:
     """Key of the count of chunks that live in a log entry."""
-    return b"e" + _U64.pack(index)
+    return ENTRIES + _U64.pack(index)
 
 
 def session_key(session: int) -> bytes:

@@ -50,5 +50,10 @@ def unseal_entry(index: int, sealed: memoryview) -> tuple[int, memoryview]:
     raise StorageFailure(f"journal entry {index} does not match its checksum")
 
 
+def entry_seal(sealed: bytes | memoryview) -> bytes:
+    """What stands before the payload: the entry's term and checksum."""
+    return bytes(sealed[:ENTRY_SEAL_BYTES])
+
+
 def _entry_crc(index: int, term: int, payload: bytes | memoryview) -> int:
     return crc32(payload, crc32(u64(index) + u64(term)))

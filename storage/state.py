@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from storage.sweeps import Swept
+
 KEY_BYTES_MAX = 400
 """Bytes of a key of the state: what LMDB takes, with room to spare."""
 
@@ -111,6 +113,21 @@ class Install(Protocol):
         """Forget the pieces."""
 
 
+class Sweep(Protocol):
+    """The state being read again as of one commit, beside the ticks."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is done. Raises `StorageFailure` when something read does not match its checksum."""
+
+    @property
+    def result(self) -> Swept:
+        """What was read; only when it is `ready`."""
+
+    def close(self) -> None:
+        """It is not needed any more."""
+
+
 class Store(State, Protocol):
     """Everything a replica remembers, in one environment, written in one transaction per tick.
 
@@ -156,6 +173,9 @@ class Store(State, Protocol):
 
     def start_install(self, size: int) -> Install:
         """Begin to take in another replica's copy of `size` bytes, beside what is here until it is whole."""
+
+    def start_sweep(self) -> Sweep:
+        """Begin to read the whole state as of the last commit again, beside further ticks."""
 
     def room_bytes(self) -> int:
         """How many more bytes fit before the map or the disk is full, by a cautious estimate."""

@@ -10,7 +10,7 @@ from aiohttp import ClientSession, TCPConnector
 
 from api.http import HttpServer
 from api.request import HttpSettings
-from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardStatus, Status
+from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardDigest, ShardStatus, Status
 from storage import queries
 from storage.machine import apply
 from storage.memory_store import MemoryStore
@@ -97,6 +97,12 @@ class FakeClient(Client):
         self.store.append(index, 1, entry)
         apply(self.store, index, entry)
         self.store.commit()
+
+    async def digest(self, *, timeout_ms: int) -> ShardDigest:
+        if self.fails_with is not None:
+            raise self.fails_with
+        swept = self.store.start_sweep().result
+        return ShardDigest(0, self.store.last_index, swept.digest.hex(), swept.records)
 
     def status(self) -> Status:
         return Status("n1", [NodeStatus("n1", "a:1", True)], [ShardStatus(0, "n1", 3, 9, 9, self.trouble)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from cluster.client import ClusterTrouble
 from storage.operations import Ack, Keyed
 from tests.api.asking import MSGPACK, ask, receipts, send
 from tests.api.fake_client import Gateway
@@ -185,3 +186,14 @@ async def test_the_cluster_is_shown(node: Gateway) -> None:
     shown = await ask(node, "GET", "/v1/cluster")
     assert shown["nodes"] == [{"name": "n1", "address": "a:1", "reachable": True}]
     assert shown["shards"][0]["leader"] == "n1"
+
+
+async def test_the_digest_is_of_this_nodes_state(node: Gateway) -> None:
+    before = (await ask(node, "GET", "/v1/cluster/digest"))["shards"][0]
+    assert len(before["digest"]) == 32
+    await ask(node, "POST", "/v1/queues/jobs/messages", {"body": "x"})
+    after = (await ask(node, "GET", "/v1/cluster/digest"))["shards"][0]
+    assert after["applied_index"] > before["applied_index"]
+    assert after["digest"] != before["digest"]
+    node.client.fails_with = ClusterTrouble("not_done", "this node's shard does not answer")
+    assert (await ask(node, "GET", "/v1/cluster/digest")).status == 503

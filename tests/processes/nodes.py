@@ -144,3 +144,18 @@ class Cluster:
     async def counts(self, name: str, queue: str) -> dict[str, int]:
         document = await self.ok(name, "GET", f"/v1/queues/{queue}")
         return {count: document[count] for count in ("ready", "leased", "delayed")}
+
+    async def same_digest(self, *names: str) -> dict[str, Any]:
+        """The digest of the shard's state, once all the given nodes have it as of the same index: it must be one."""
+
+        async def level() -> list[dict[str, Any]] | None:
+            asked = [self.call(name, "GET", "/v1/cluster/digest") for name in names or tuple(self.nodes)]
+            answers = await asyncio.gather(*asked)
+            if any(status != 200 for status, _ in answers):
+                return None
+            found = [document["shards"][0] for _, document in answers]
+            return found if len({digest["applied_index"] for digest in found}) == 1 else None
+
+        found = await eventually(level, "all nodes have applied the same")
+        assert len({digest["digest"] for digest in found}) == 1, f"the states differ: {found}"
+        return dict(found[0])

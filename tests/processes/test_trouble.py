@@ -81,6 +81,7 @@ async def test_a_wiped_follower_gets_a_copy_while_the_leader_serves(tmp_path: Pa
             return len(indexes) == 1
 
         await eventually(caught_up, "the wiped node has everything")
+        await cluster.same_digest()
         cluster.nodes[other].kill()
         assert (await cluster.counts(wiped, "q"))["ready"] == sent
         got = await cluster.ok(wiped, "POST", "/v1/queues/q/receive", {"max": 1})

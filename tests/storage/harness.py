@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from storage.lmdb_store import LmdbStore
 from storage.memory_store import MemoryStore
-from storage.state import APPLIED, APPLIED_META, Copy, Logged, Store
+from storage.state import APPLIED, APPLIED_META, Copy, Logged, Store, Sweep
+
+_Work = TypeVar("_Work", Copy, Sweep)
 
 KINDS = ("memory", "lmdb")
 
@@ -53,13 +55,13 @@ def set_applied(store: Store, index: int, term: int) -> None:
     store.set_meta(APPLIED_META, APPLIED.pack(index, term))
 
 
-def finished(copy: Copy) -> Copy:
-    """The copy, once it is ready."""
-    join = getattr(copy, "join", None)
+def finished(work: _Work) -> _Work:
+    """A copy or a sweep, once it is ready."""
+    join = getattr(work, "join", None)
     if join is not None:
         join()
-    assert copy.ready
-    return copy
+    assert work.ready
+    return work
 
 
 def whole(copy: Copy, piece_bytes: int = 10_000) -> list[tuple[int, bytes]]:
