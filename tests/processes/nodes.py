@@ -45,19 +45,31 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, patienc
 
 
 class Node:
-    def __init__(self, name: str, directory: Path, http: int, raft: int, peers: str, extra: tuple[str, ...]) -> None:
-        self.name, self.directory, self.url = name, directory / name, f"http://127.0.0.1:{http}"
+    """A node as a process group. `prefix` is what its command line begins with, `environment` is added to ours."""
+
+    def __init__(
+        self, name: str, directory: Path, http: str, raft: str, peers: str = "", extra: tuple[str, ...] = ()
+    ) -> None:
+        self.name, self.directory, self.url = name, directory / name, f"http://{http}"
         self.argv = [
             *(sys.executable, "-m", "api.cli", "serve", "--node", name, "--data", str(self.directory)),
-            *("--http", f"127.0.0.1:{http}", "--raft", f"127.0.0.1:{raft}", *extra),
+            *("--http", http, "--raft", raft, *extra),
             *(("--peers", peers) if peers else ()),
         ]
+        self.prefix: tuple[str, ...] = ()
+        self.environment: dict[str, str] = {}
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.argv, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                [*self.prefix, *self.argv],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | self.environment,
+            )
 
     def signal(self, number: int) -> None:
         """Send a signal to every process of the node."""
@@ -82,19 +94,22 @@ class Node:
 
 
 class Cluster:
-    """`async with Cluster(directory) as cluster`."""
+    """`async with Cluster(directory) as cluster`: nodes on loopback."""
+
+    answer_s = 30.0
+    """How long a request may take before the client gives it up."""
 
     def __init__(self, directory: Path, count: int = 3, extra: tuple[str, ...] = ()) -> None:
-        ports = free_ports(2 * count)
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(2 * count)]
         names = [f"n{number}" for number in range(1, count + 1)]
-        peers = ",".join(f"{name}=127.0.0.1:{port}" for name, port in zip(names, ports[count:], strict=True))
+        peers = ",".join(f"{name}={address}" for name, address in zip(names, addresses[count:], strict=True))
         self.nodes = {
             name: Node(name, directory, http, raft, peers if count > 1 else "", extra)
-            for name, http, raft in zip(names, ports[:count], ports[count:], strict=True)
+            for name, http, raft in zip(names, addresses[:count], addresses[count:], strict=True)
         }
 
     async def __aenter__(self) -> Cluster:
-        self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.answer_s, sock_connect=1))
         for node in self.nodes.values():
             node.start()
         await self.ready(*self.nodes)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.history import Load
+from tests.chaos.load import Habits, Load
 from tests.processes.nodes import Cluster, eventually
 
 pytestmark = pytest.mark.processes
@@ -53,12 +53,12 @@ async def test_the_leader_is_killed_under_load_and_no_request_of_the_others_fail
     cluster.nodes[leader].start()
     await cluster.ready(leader)
     await progress(load, 200)
-    await load.drain()
+    await load.finish()
     assert not load.history.failures
 
 
 async def test_all_nodes_are_killed_at_once_and_come_back(cluster: Cluster) -> None:
-    load = Load(cluster, list(cluster.nodes), lease_ms=3000)
+    load = Load(cluster, list(cluster.nodes), Habits(lease_ms=3000))
     load.start()
     await progress(load, 500)
     for node in cluster.nodes.values():
@@ -68,13 +68,13 @@ async def test_all_nodes_are_killed_at_once_and_come_back(cluster: Cluster) -> N
         node.start()
     await cluster.ready(*cluster.nodes)
     await progress(load, 300)
-    await load.drain()
+    await load.finish()
 
 
 async def test_a_leader_stopped_past_its_leases_does_no_harm(cluster: Cluster) -> None:
     leader = await cluster.leader()
     others = [name for name in cluster.nodes if name != leader]
-    load = Load(cluster, others, lease_ms=2000)
+    load = Load(cluster, others, Habits(lease_ms=2000))
     load.start()
     await progress(load, 300)
     cluster.nodes[leader].signal(signal.SIGSTOP)
@@ -93,7 +93,7 @@ async def test_a_leader_stopped_past_its_leases_does_no_harm(cluster: Cluster) -
         cluster.nodes[leader].signal(signal.SIGCONT)
     await cluster.ready(leader)
     await progress(load, 300)
-    await load.drain()
+    await load.finish()
     assert not load.history.failures
 
 

@@ -1,0 +1,327 @@
+"""What producers and consumers saw, and what must be true of it whatever happened to the nodes.
+
+Pure: times are seconds of one monotonic clock, and nothing is asked. A request is *known* when an answer told its
+outcome, and *unknown* when none did: it may have taken effect or not, once or never. A retried request counts as one,
+from its first asking to the answer that told its outcome.
+
+`check` gives what it found: violations, each in a sentence, and every second delivery with its cause.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
+
+from cluster.clock import SLEW
+
+SHOWN_MAX = 5
+"""Examples that a violation names."""
+
+ACKED, NACKED, STALE, UNKNOWN, DIED, HELD = "acked", "nacked", "stale", "unknown", "died", "held"
+"""How a delivery ended for its consumer. UNKNOWN: the ack or nack was never answered; DIED: the consumer never tried;
+HELD: it still held the message when the history was written down."""
+
+
+@dataclass(slots=True, eq=False)
+class Sending:
+    """A batch that was sent. `message_ids` are what the answer said; None: its outcome is unknown."""
+
+    queue: str
+    bodies: list[str]
+    asked_s: float
+    answered_s: float = inf
+    message_ids: list[int] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message in the hands of a consumer, and what became of it."""
+
+    queue: str
+    message_id: int
+    attempt: int
+    body: str
+    receipt: str
+    asked_s: float
+    received_s: float
+    lease_s: float
+    end: str = HELD
+    wish: str = ""
+    """What the consumer asked for, "ack" or "nack": matters when the end is unknown."""
+    end_asked_s: float = inf
+    end_known_s: float = inf
+    delay_s: float = 0.0
+
+    @property
+    def lease_ends_s(self) -> float:
+        """The lease lasts at least until then if nobody ends it: it began after it was asked for."""
+        return self.asked_s + self.lease_s * (1 - SLEW)
+
+    @property
+    def held_until_s(self) -> float:
+        """Until when nobody else may hold the message. What was nacked may come back as soon as that was asked."""
+        if self.wish == "nack" and self.end in (NACKED, UNKNOWN):
+            return min(self.lease_ends_s, self.end_asked_s)
+        return self.lease_ends_s
+
+    @property
+    def returns_s(self) -> float:
+        """Before this moment the message cannot be ready again."""
+        nack_ends_s = self.end_asked_s + self.delay_s * (1 - SLEW)
+        if self.end == NACKED:
+            return nack_ends_s
+        if self.end == UNKNOWN and self.wish == "nack":
+            return min(self.lease_ends_s, nack_ends_s)
+        return self.lease_ends_s
+
+
+@dataclass(slots=True, eq=False)
+class Receiving:
+    """A receive. One that was not answered at once may have leased messages that nobody saw: a later answer under the
+    same key gives only those that are still held."""
+
+    queue: str
+    messages_max: int
+    asked_s: float
+    answered_s: float = inf
+    deliveries: list[Delivery] = field(default_factory=list)
+    is_unsure: bool = False
+    """Whether some try was not answered, or answered with "unknown"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Messages that a queue counted while nobody was doing anything, and what the history allows."""
+
+    queue: str
+    counted: int
+    lowest: int
+    highest: int
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a history holds. It is good when there are no violations."""
+
+    violations: list[str]
+    operations: int
+    messages: int
+    lost: int
+    unexpected: int
+    duplicates: Counter[str]
+    unexplained: int
+
+
+@dataclass
+class History:
+    """Everything that was asked, in the order in which it was asked."""
+
+    sendings: list[Sending] = field(default_factory=list)
+    receivings: list[Receiving] = field(default_factory=list)
+    counts: list[Count] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+    """Every answer by kind, retries counted: "send 201", "ack 503 unknown"."""
+    surprises: list[str] = field(default_factory=list)
+    """Answers that no rule allows."""
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """All deliveries that consumers saw."""
+        return [delivery for receiving in self.receivings for delivery in receiving.deliveries]
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Answers other than 2xx."""
+        return Counter({kind: count for kind, count in self.answers.items() if kind.split()[1][0] != "2"})
+
+    def expected(self, queue: str) -> tuple[int, int]:
+        """Least and most messages the queue can hold now that no request is under way."""
+        sent = [sending for sending in self.sendings if sending.queue == queue]
+        attempted = sum(len(sending.bodies) for sending in sent)
+        kept = sum(len(sending.bodies) for sending in sent if sending.message_ids is not None)
+        acked: set[int] = set()
+        perhaps: set[int] = set()
+        for delivery in self.deliveries:
+            if delivery.queue == queue and delivery.end == ACKED:
+                acked.add(delivery.message_id)
+            elif delivery.queue == queue and delivery.end == UNKNOWN and delivery.wish == "ack":
+                perhaps.add(delivery.message_id)
+        return max(0, kept - len(acked | perhaps)), attempted - len(acked)
+
+    def count(self, queue: str, counted: int) -> None:
+        """The queue says that it holds so many messages, and no request is under way."""
+        self.counts.append(Count(queue, counted, *self.expected(queue)))
+
+
+def check(history: History, *, drained: bool) -> Findings:
+    """Look for everything that must not be. `drained`: every queue was emptied, so that what is missing is lost."""
+    violations = [f"answer: {surprise}" for surprise in history.surprises]
+    for count in history.counts:
+        if not count.lowest <= count.counted <= count.highest:
+            violations.append(
+                f"count: {count.queue} says {count.counted} messages, but there are {count.lowest} to {count.highest}"
+            )
+    queues = sorted({each.queue for each in history.sendings} | {each.queue for each in history.receivings})
+    found = Findings(violations, sum(history.answers.values()), 0, 0, 0, Counter(), 0)
+    for queue in queues:
+        _check_queue(
+            [sending for sending in history.sendings if sending.queue == queue],
+            [receiving for receiving in history.receivings if receiving.queue == queue],
+            found,
+            drained=drained,
+        )
+    return found
+
+
+def _check_queue(sendings: list[Sending], receivings: list[Receiving], found: Findings, *, drained: bool) -> None:
+    attempted = {body for sending in sendings for body in sending.bodies}
+    kept = {body for sending in sendings if sending.message_ids is not None for body in sending.bodies}
+    messages: dict[int, list[Delivery]] = defaultdict(list)
+    for receiving in receivings:
+        for delivery in receiving.deliveries:
+            messages[delivery.message_id].append(delivery)
+    seen = {delivery.body for deliveries in messages.values() for delivery in deliveries}
+
+    found.messages += len(attempted)
+    lost = kept - seen if drained else set()
+    found.lost += len(lost)
+    _tell(found, "lost", "was kept and never delivered", lost)
+    unexpected = seen - attempted
+    found.unexpected += len(unexpected)
+    _tell(found, "unexpected", "was delivered and never sent", unexpected)
+
+    _check_identities(sendings, messages, found)
+    unseen = 0
+    for deliveries in messages.values():
+        deliveries.sort(key=lambda delivery: (delivery.attempt, delivery.received_s))
+        unseen += _check_message(deliveries, found)
+    _explain_unseen(receivings, unseen, found)
+    _check_order_of_sends(sendings, found)
+    _check_order_of_receives(receivings, found)
+
+
+def _tell(found: Findings, name: str, what: str, subjects: Iterable[object]) -> None:
+    examples = sorted(map(str, subjects))
+    if examples:
+        shown = ", ".join(examples[:SHOWN_MAX])
+        found.violations.append(f"{name}: {len(examples)} times a message {what}: {shown}")
+
+
+def _check_identities(sendings: list[Sending], messages: dict[int, list[Delivery]], found: Findings) -> None:
+    """A message has one id and one body, and a send takes effect once however often it was retried."""
+    ids: dict[str, set[int]] = defaultdict(set)
+    for sending in sendings:
+        for body, message_id in zip(sending.bodies, sending.message_ids or (), strict=False):
+            ids[body].add(message_id)
+    for message_id, deliveries in messages.items():
+        for delivery in deliveries:
+            ids[delivery.body].add(message_id)
+    _tell(found, "twice", "stands under several ids", (body for body, numbers in ids.items() if len(numbers) > 1))
+    bodies: dict[int, set[str]] = defaultdict(set)
+    for body, numbers in ids.items():
+        for number in numbers:
+            bodies[number].add(body)
+    _tell(found, "mixed", "shares its id with another", (number for number, told in bodies.items() if len(told) > 1))
+
+
+def _check_message(deliveries: list[Delivery], found: Findings) -> int:
+    """The deliveries of one message, by attempt: each after the first needs a cause, and none may overlap.
+
+    Returns how many attempts no consumer saw.
+    """
+    unseen = deliveries[0].attempt - 1
+    for earlier, later in pairwise(deliveries):
+        unseen += max(0, later.attempt - earlier.attempt - 1)
+        if later.attempt == earlier.attempt:
+            if later.receipt != earlier.receipt:
+                _violate(found, "attempt twice", earlier, later)
+        elif earlier.end == ACKED:
+            _violate(found, "acked, then delivered", earlier, later)
+        elif later.received_s < earlier.held_until_s:
+            _violate(found, "two leases overlap", earlier, later)
+        elif later.received_s < earlier.returns_s:
+            _violate(found, "came back before its delay was over", earlier, later)
+        else:
+            found.duplicates[_cause(earlier)] += 1
+    for delivery in deliveries:
+        if delivery.end == STALE and delivery.end_known_s < delivery.lease_ends_s:
+            found.violations.append(f"a lease ended early: {_told(delivery)}")
+    return unseen
+
+
+def _cause(earlier: Delivery) -> str:
+    match earlier.end:
+        case "nacked":
+            return "nacked"
+        case "unknown":
+            return f"{earlier.wish} unanswered"
+        case "died":
+            return "consumer died"
+        case _:
+            return "lease expired"
+
+
+def _explain_unseen(receivings: list[Receiving], unseen: int, found: Findings) -> None:
+    """Deliveries that no consumer saw are explained by receives whose answers were lost."""
+    explained = sum(each.messages_max - len(each.deliveries) for each in receivings if each.is_unsure)
+    found.duplicates["receive unanswered"] += min(unseen, explained)
+    if unseen > explained:
+        found.unexplained += unseen - explained
+        found.violations.append(f"unexplained: {unseen} deliveries that nobody saw, at most {explained} were lost")
+
+
+def _violate(found: Findings, name: str, earlier: Delivery, later: Delivery) -> None:
+    found.unexplained += 1
+    found.violations.append(f"{name}: {_told(earlier)}, then {_told(later)}")
+
+
+def _told(delivery: Delivery) -> str:
+    text = (
+        f"{delivery.queue}/{delivery.message_id} attempt {delivery.attempt}, asked {delivery.asked_s:.3f}, "
+        f"received {delivery.received_s:.3f}, leased for {delivery.lease_s:g} s, {delivery.end}"
+    )
+    return text if delivery.end_asked_s == inf else f"{text} ({delivery.wish} asked {delivery.end_asked_s:.3f})"
+
+
+def _check_order_of_sends(sendings: list[Sending], found: Findings) -> None:
+    """What was sent after another send was answered stands behind it; a batch stands together, in its order."""
+    known = [sending for sending in sendings if sending.message_ids is not None]
+    for sending in known:
+        first = sending.message_ids[0]  # type: ignore[index]
+        if sending.message_ids != list(range(first, first + len(sending.bodies))):
+            found.violations.append(f"order: a batch got the ids {sending.message_ids}")
+    spans = [(each.asked_s, each.answered_s, each.message_ids[0], each.message_ids[-1]) for each in known]  # type: ignore[index]
+    _check_order(spans, "sent", found)
+
+
+def _check_order_of_receives(receivings: list[Receiving], found: Findings) -> None:
+    """What was never delivered before comes in the order of ids, in an answer and from one answer to the next."""
+    spans = []
+    for receiving in receivings:
+        ids = [delivery.message_id for delivery in receiving.deliveries]
+        if ids != sorted(ids):
+            found.violations.append(f"order: one receive gave {ids[:20]}")
+        new = [delivery.message_id for delivery in receiving.deliveries if delivery.attempt == 1]
+        if new:
+            spans.append((receiving.asked_s, receiving.answered_s, min(new), max(new)))
+    _check_order(spans, "received", found)
+
+
+def _check_order(spans: list[tuple[float, float, int, int]], what: str, found: Findings) -> None:
+    """Each span (begun, ended, lowest id, highest id) begun after another had ended lies wholly above it."""
+    ended = sorted(spans, key=lambda span: span[1])
+    position, highest, holder = 0, -1, None
+    for span in sorted(spans):
+        while position < len(ended) and ended[position][1] < span[0]:
+            if ended[position][3] > highest:
+                highest, holder = ended[position][3], ended[position]
+            position += 1
+        if span[2] < highest:
+            assert holder is not None
+            found.violations.append(
+                f"order: {what} {span[2]} at {span[0]:.3f} to {span[1]:.3f}, "
+                f"after {highest} was, at {holder[0]:.3f} to {holder[1]:.3f}"
+            )

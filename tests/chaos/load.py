@@ -1,0 +1,206 @@
+"""Producers and consumers who retry as a careful client would, and write down what they saw."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.chaos.history import DIED, UNKNOWN, Delivery, History, Receiving, Sending, check
+from tests.processes.nodes import POLL_S, Cluster, eventually
+
+DRAIN_S = 90.0
+"""How long a drain may take: the longest lease, and what a slow machine needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How the load behaves. Chances are per batch. Without a pause, everybody asks again at once."""
+
+    producers: int = 4
+    consumers: int = 4
+    queues: tuple[str, ...] = ("q",)
+    batch_max: int = 5
+    body_bytes_max: int = 0
+    """Bodies are filled up to a random size of at most that."""
+    receive_max: int = 20
+    wait_ms: int = 200
+    lease_ms: int = 30_000
+    pause_s: float = 0.0
+    """Mean pause of a producer after a batch."""
+    nack_chance: float = 0.0
+    """A consumer gives its messages back, at once or with a delay."""
+    death_chance: float = 0.0
+    """A consumer forgets its messages."""
+    dawdle_chance: float = 0.0
+    """A consumer acks only when its lease is over."""
+    patience_s: float = 60.0
+    """How long a request is retried before its outcome stays unknown."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request: when it was asked first and answered last, and the answer that told its outcome, if any did."""
+
+    asked_s: float
+    answered_s: float = 0.0
+    answer: Any = None
+    is_unsure: bool = False
+
+
+class Load:
+    """Producers and consumers on the given nodes. A request is repeated on any of them, under the same key."""
+
+    def __init__(self, cluster: Cluster, names: Sequence[str], habits: Habits = Habits(), seed: str = "") -> None:
+        self.cluster, self.names, self.habits, self.seed = cluster, list(names), habits, seed
+        self.history = History()
+        self.producing, self.consuming = True, True
+        self.producers: list[asyncio.Task[None]] = []
+        self.consumers: list[asyncio.Task[None]] = []
+        self._stopped = asyncio.Event()
+
+    def start(self) -> None:
+        self.producers = [asyncio.create_task(self._produce(f"p{n}")) for n in range(self.habits.producers)]
+        self.consumers = [asyncio.create_task(self._consume(f"c{n}")) for n in range(self.habits.consumers)]
+
+    async def quiet(self) -> None:
+        """Stop everybody, and see what the queues count now that no request is under way."""
+        self.producing = self.consuming = False
+        self._stopped.set()
+        await asyncio.gather(*self.producers, *self.consumers)
+        for queue in self.habits.queues:
+            self.history.count(queue, await self._counted(queue))
+
+    async def drain(self) -> None:
+        """Stop producing, and consume until every queue is empty."""
+        self.producing = False
+        self._stopped.set()
+        await asyncio.gather(*self.producers)
+        if not self.consuming:
+            self.consuming = True
+            self.consumers = [asyncio.create_task(self._consume(f"d{n}")) for n in range(self.habits.consumers)]
+
+        async def empty() -> bool:
+            ended = [task for task in self.consumers if task.done()]
+            await asyncio.gather(*ended)  # raises what went wrong in one of them
+            return not sum([await self._counted(queue) for queue in self.habits.queues])
+
+        await eventually(empty, "the queues are empty", DRAIN_S)
+        self.consuming = False
+        await asyncio.gather(*self.consumers)
+        for queue in self.habits.queues:
+            self.history.count(queue, await self._counted(queue))
+
+    async def finish(self) -> None:
+        """Drain, and check what happened."""
+        await self.drain()
+        found = check(self.history, drained=True)
+        assert not found.violations, "\n".join(found.violations)
+
+    async def _counted(self, queue: str) -> int:
+        async def counts() -> dict[str, int] | None:
+            for name in self.names:
+                status, document = await self.cluster.call(name, "GET", f"/v1/queues/{queue}")
+                if status == 200:
+                    return {state: document[state] for state in ("ready", "leased", "delayed")}
+            return None
+
+        found: dict[str, int] = await eventually(counts, f"some node counts {queue}")
+        return sum(found.values())
+
+    async def _ask(self, what: str, rng: random.Random, path: str, document: Any) -> _Asked:
+        """Ask until there is an answer, on any node and under one key."""
+        asked = _Asked(time.monotonic())
+        key = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        while asked.answer is None and time.monotonic() < asked.asked_s + self.habits.patience_s:
+            name = rng.choice(self.names)
+            status, answer = await self.cluster.call(name, "POST", path, document, Idempotency_Key=key)
+            asked.answered_s = time.monotonic()
+            outcome = answer.get("outcome", "") if isinstance(answer, dict) else "unknown"
+            self.history.answers[f"{what} {status} {outcome}".rstrip()] += 1
+            if 200 <= status < 300:
+                asked.answer = answer
+            elif status in (0, 503, 507):
+                asked.is_unsure |= outcome == "unknown"
+                await asyncio.sleep(POLL_S)
+            else:
+                self.history.surprises.append(f"{what}: {status} {answer}")
+                break
+        return asked
+
+    async def _produce(self, who: str) -> None:
+        habits, rng, count = self.habits, random.Random(f"{self.seed}/{who}"), 0
+        while self.producing:
+            bodies = []
+            for _ in range(rng.randint(1, habits.batch_max)):
+                bodies.append(f"{who}-{count}-".ljust(int(habits.body_bytes_max * rng.random() ** 3), "x"))
+                count += 1
+            sending = Sending(rng.choice(habits.queues), [body.rstrip("x") for body in bodies], time.monotonic())
+            self.history.sendings.append(sending)
+            document = {"messages": [{"body": body, "attributes": {"size": len(body)}} for body in bodies]}
+            path = f"/v1/queues/{sending.queue}/messages"
+            asked = await self._ask("send", rng, path, document)
+            if asked.answer is not None:
+                sending.answered_s = asked.answered_s
+                sending.message_ids = [message["message_id"] for message in asked.answer["messages"]]
+            if habits.pause_s:
+                await self._pause(rng.expovariate(1 / habits.pause_s))
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            pass
+
+    async def _consume(self, who: str) -> None:
+        habits, rng = self.habits, random.Random(f"{self.seed}/{who}")
+        wish = {"max": habits.receive_max, "wait_ms": habits.wait_ms, "lease_ms": habits.lease_ms}
+        while self.consuming:
+            receiving = Receiving(rng.choice(habits.queues), habits.receive_max, time.monotonic())
+            self.history.receivings.append(receiving)
+            asked = await self._ask("receive", rng, f"/v1/queues/{receiving.queue}/receive", wish)
+            receiving.asked_s, receiving.is_unsure = asked.asked_s, asked.is_unsure
+            if asked.answer is None:
+                continue
+            receiving.answered_s = asked.answered_s
+            receiving.deliveries = [self._seen(receiving, message) for message in asked.answer["messages"]]
+            if receiving.deliveries:
+                await self._settle(rng, receiving.queue, receiving.deliveries)
+
+    def _seen(self, receiving: Receiving, message: Any) -> Delivery:
+        body = message["body"]
+        if len(body) != message["attributes"]["size"] or body.rstrip("x").count("-") != 2:
+            self.history.surprises.append(f"a body is damaged: {message}")
+        return Delivery(
+            receiving.queue,
+            message["message_id"],
+            message["attempt"],
+            body.rstrip("x"),
+            message["receipt"],
+            receiving.asked_s,
+            receiving.answered_s,
+            self.habits.lease_ms / 1000,
+        )
+
+    async def _settle(self, rng: random.Random, queue: str, mine: list[Delivery]) -> None:
+        habits, dice = self.habits, rng.random()
+        wish: dict[str, Any] = {"receipts": [delivery.receipt for delivery in mine]}
+        if self.producing and dice < habits.death_chance:
+            for delivery in mine:
+                delivery.end = DIED
+            return
+        what = "nack" if self.producing and dice < habits.death_chance + habits.nack_chance else "ack"
+        if what == "nack":
+            wish["delay_ms"] = rng.choice((0, 0, 500, 2000))
+        elif self.producing and rng.random() < habits.dawdle_chance:
+            await self._pause(mine[0].lease_s)
+        asked = await self._ask(what, rng, f"/v1/queues/{queue}/{what}", wish)
+        results = [result["status"] for result in asked.answer["results"]] if asked.answer else [UNKNOWN] * len(mine)
+        for delivery, delivery.end in zip(mine, results, strict=True):
+            delivery.wish, delivery.end_asked_s, delivery.end_known_s = what, asked.asked_s, asked.answered_s
+            delivery.delay_s = wish.get("delay_ms", 0) / 1000

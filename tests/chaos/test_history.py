@@ -1,0 +1,198 @@
+"""The checker is fed histories that are good, and histories that are bad in one way, and must say in which."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from tests.chaos.history import (
+    ACKED,
+    DIED,
+    NACKED,
+    STALE,
+    UNKNOWN,
+    Count,
+    Delivery,
+    Findings,
+    History,
+    Receiving,
+    Sending,
+    check,
+)
+
+
+def sent(*bodies: str, ids: list[int] | None = None, at_s: float = 0.0) -> Sending:
+    """A batch, asked at `at_s` and answered 0.1 s later."""
+    return Sending("q", list(bodies), at_s, at_s + 0.1, ids)
+
+
+def given(
+    message_id: int, body: str, at_s: float, *, attempt: int = 1, end: str = ACKED, wish: str = "ack"
+) -> Delivery:
+    """A delivery asked at `at_s`, received 0.1 s later, leased for 10 s, and settled from 0.2 s to 0.3 s later."""
+    receipt = f"{message_id}.{attempt}"
+    return Delivery("q", message_id, attempt, body, receipt, at_s, at_s + 0.1, 10, end, wish, at_s + 0.2, at_s + 0.3)
+
+
+def received(*deliveries: Delivery, unsure: bool = False) -> Receiving:
+    first = deliveries[0]
+    return Receiving("q", 10, first.asked_s, first.received_s, list(deliveries), unsure)
+
+
+def unanswered(at_s: float) -> Receiving:
+    return Receiving("q", 10, at_s, is_unsure=True)
+
+
+def found(*events: Sending | Receiving, drained: bool = True) -> Findings:
+    history = History(
+        [event for event in events if isinstance(event, Sending)],
+        [event for event in events if isinstance(event, Receiving)],
+    )
+    return check(history, drained=drained)
+
+
+def test_a_good_history_has_no_violations() -> None:
+    findings = found(
+        sent("a", "b", ids=[1, 2]),
+        sent("c", at_s=1),  # never answered, never seen
+        sent("d", at_s=2),  # never answered, but seen
+        received(given(1, "a", 3), given(2, "b", 3)),
+        received(given(3, "d", 4)),
+    )
+    assert not findings.violations
+    assert (findings.messages, findings.lost, findings.unexpected, findings.unexplained) == (4, 0, 0, 0)
+    assert not +findings.duplicates
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later_s", "cause"),
+    [
+        (given(1, "a", 1, end=DIED, wish=""), 11.0, "consumer died"),
+        (given(1, "a", 1, end=UNKNOWN), 11.0, "ack unanswered"),
+        (given(1, "a", 1, end=NACKED, wish="nack"), 1.2, "nacked"),
+        (given(1, "a", 1, end=UNKNOWN, wish="nack"), 1.2, "nack unanswered"),
+        (replace(given(1, "a", 1, end=STALE), end_asked_s=12.0, end_known_s=12.1), 11.0, "lease expired"),
+    ],
+)
+def test_a_second_delivery_has_a_cause(earlier: Delivery, later_s: float, cause: str) -> None:
+    findings = found(sent("a", ids=[1]), received(earlier), received(given(1, "a", later_s, attempt=2)))
+    assert not findings.violations
+    assert +findings.duplicates == Counter({cause: 1})
+
+
+def test_an_attempt_that_nobody_saw_is_explained_by_a_receive_without_an_answer() -> None:
+    events = (sent("a", ids=[1]), received(given(1, "a", 20, attempt=3)))
+    findings = found(*events, unanswered(1))
+    assert not findings.violations
+    assert +findings.duplicates == Counter({"receive unanswered": 2})
+    findings = found(*events)
+    assert findings.unexplained == 2
+    assert findings.violations == ["unexplained: 2 deliveries that nobody saw, at most 0 were lost"]
+
+
+def test_a_lease_may_end_by_the_slew_of_the_cluster_clock_early_and_no_more() -> None:
+    died = given(1, "a", 1, end=DIED, wish="")
+    assert not found(sent("a", ids=[1]), received(died), received(given(1, "a", 10.81, attempt=2))).violations
+    assert found(sent("a", ids=[1]), received(died), received(given(1, "a", 10.79, attempt=2))).violations
+
+
+A = sent("a", ids=[1])
+GIVEN = received(given(1, "a", 1))
+BAD: dict[str, tuple[list[Sending | Receiving], str]] = {
+    "a kept message is never seen": ([A, sent("b", ids=[2], at_s=1), GIVEN], "lost: 1 times a message was kept"),
+    "a message was never sent": ([A, received(given(1, "a", 1), given(2, "z", 1))], "unexpected: 1 times"),
+    "a send took effect twice": (
+        [sent("a"), received(given(1, "a", 1)), received(given(2, "a", 2))],
+        "twice: 1 times a message stands under several ids: a",
+    ),
+    "a message got another's body": (
+        [sent("a", "b"), received(given(1, "a", 1, end=DIED, wish="")), received(given(1, "b", 20, attempt=2))],
+        "mixed: 1 times a message shares its id with another: 1",
+    ),
+    "an acked message comes back": ([A, GIVEN, received(given(1, "a", 60, attempt=2))], "acked, then delivered"),
+    "an acked message was acked under an earlier lease": (
+        [A, received(given(1, "a", 60, attempt=1)), received(given(1, "a", 1, attempt=2))],
+        "acked, then delivered",
+    ),
+    "two leases overlap": (
+        [A, received(given(1, "a", 1, end=DIED, wish="")), received(given(1, "a", 5, attempt=2))],
+        "two leases overlap",
+    ),
+    "two leases overlap, the first acked without an answer": (
+        [A, received(given(1, "a", 1, end=UNKNOWN)), received(given(1, "a", 5, attempt=2))],
+        "two leases overlap",
+    ),
+    "one attempt is given to two": (
+        [A, GIVEN, received(replace(given(1, "a", 1.5), receipt="another"))],
+        "attempt twice",
+    ),
+    "a nacked message comes back before its delay is over": (
+        [
+            A,
+            received(replace(given(1, "a", 1, end=NACKED, wish="nack"), delay_s=5)),
+            received(given(1, "a", 3, attempt=2)),
+        ],
+        "came back before its delay was over",
+    ),
+    "an ack is stale although the lease goes on": (
+        [A, received(given(1, "a", 1, end=STALE)), received(given(1, "a", 20, attempt=2))],
+        "a lease ended early",
+    ),
+    "a later send stands before an earlier one": (
+        [
+            sent("b", ids=[2]),
+            sent("a", ids=[1], at_s=1),
+            received(given(1, "a", 2), given(2, "b", 2)),
+        ],
+        "order: sent 1 at 1.000",
+    ),
+    "a batch is torn apart": (
+        [sent("a", "b", ids=[1, 3]), received(given(1, "a", 1), given(3, "b", 1))],
+        "order: a batch got the ids [1, 3]",
+    ),
+    "a receive is out of order": (
+        [sent("a", "b", ids=[1, 2]), received(given(2, "b", 1), given(1, "a", 1))],
+        "order: one receive gave [2, 1]",
+    ),
+    "a later receive gives what stood before": (
+        [sent("a", "b", ids=[1, 2]), received(given(2, "b", 1)), received(given(1, "a", 2))],
+        "order: received 1 at 2.000",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_must_not_be_is_reported(name: str) -> None:
+    events, words = BAD[name]
+    violations = found(*events).violations
+    assert len(violations) == 1, violations
+    assert words in violations[0]
+
+
+def test_nothing_is_called_lost_before_the_queues_are_drained() -> None:
+    assert not found(A, drained=False).violations
+
+
+def test_receives_under_way_at_once_may_come_in_any_order() -> None:
+    late = Receiving("q", 10, 1.05, 1.2, [given(1, "a", 1.05)])
+    assert not found(sent("a", "b", ids=[1, 2]), received(given(2, "b", 1)), late).violations
+
+
+def test_a_count_must_lie_within_what_the_history_allows() -> None:
+    history = History(
+        [sent("a", "b", "c", ids=[1, 2, 3]), sent("d", at_s=1)],
+        [received(given(1, "a", 1), given(2, "b", 1, end=UNKNOWN))],
+    )
+    assert history.expected("q") == (1, 3)
+    history.counts = [Count("q", counted, *history.expected("q")) for counted in (0, 1, 3, 4)]
+    violations = check(history, drained=False).violations
+    assert violations == [
+        "count: q says 0 messages, but there are 1 to 3",
+        "count: q says 4 messages, but there are 1 to 3",
+    ]
+
+
+def test_an_answer_that_no_rule_allows_is_reported() -> None:
+    assert check(History(surprises=["send: 500 {}"]), drained=True).violations == ["answer: send: 500 {}"]
