@@ -42,6 +42,7 @@ from cluster.wire import (
     ask_decoder,
     hello_decoder,
 )
+from storage.disk import UnusableError
 from storage.lmdb_store import LmdbStore
 from storage.state import StorageFailure, Sweep
 
@@ -104,7 +105,12 @@ class Shard:
 
     def _open(self) -> Replica:
         config = self._config
-        self._store = LmdbStore(Path(config.directory), bytes_max=config.store_bytes_max)
+        self._store = LmdbStore(
+            Path(config.directory),
+            bytes_max=config.store_bytes_max,
+            identity=f"shard {config.shard} of node {config.node} of cluster {config.cluster}",
+            migrating=lambda old, new: _log.info("migrating the store", from_format=old, to_format=new),
+        )
         return Replica(
             config.node,
             list(config.peers),
@@ -339,6 +345,9 @@ def main() -> None:
         uvloop.run(shard.run())
     except OSError as error:
         _log.critical("cannot listen", listen=config.listen, cause=error.strerror or str(error))
+        os._exit(1)
+    except UnusableError as error:
+        _log.critical("cannot use the store", cause=str(error))
         os._exit(1)
     except Exception as error:
         fail("shard failed", error)

@@ -12,7 +12,11 @@ from pathlib import Path
 _MADV_DONTNEED = 4
 
 
-class DirectoryInUseError(Exception):
+class UnusableError(Exception):
+    """The directory cannot be used as it is. The message is for the operator, and says what can be done."""
+
+
+class DirectoryInUseError(UnusableError):
     """Another process has the directory open."""
 
 

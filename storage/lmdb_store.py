@@ -23,13 +23,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
+from storage import migrations
 from storage.beside import Beside, Pause
 from storage.copies import CopyFile, IncomingFile
-from storage.disk import Resident, free_bytes, lock_directory, sync_directory
+from storage.disk import Resident, UnusableError, free_bytes, lock_directory, sync_directory
 from storage.lmdb_tables import (
     FIRST_META,
-    FORMAT,
-    FORMAT_META,
     IDENTITY_META,
     MOVED_BYTES_MAX,
     RESIDENT_BYTES_MAX,
@@ -39,8 +38,9 @@ from storage.lmdb_tables import (
     Transaction,
     adopt,
     bounds,
-    check_format,
+    get_format,
     get_meta,
+    migrate,
     open_tables,
     put_meta,
     state_records,
@@ -57,7 +57,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class WrongIdentityError(Exception):
+class WrongIdentityError(UnusableError):
     """The directory belongs to another replica."""
 
 
@@ -83,10 +83,19 @@ class LmdbStore:
     """Implements `storage.state.Store` in a directory, which must be on a local file system.
 
     `bytes_max` is what may be used of the disk. `identity` names the replica; a directory that was first opened under
-    another one is refused. Raises `DirectoryInUseError`, `NewerFormatError`, `WrongIdentityError`, `StorageFailure`.
+    another one is refused. `migrating(old, new)` is called before data of an older format are changed.
+    Raises `UnusableError` (`DirectoryInUseError`, `NewerFormatError`, `OlderFormatError`, `WrongIdentityError`), which
+    leaves everything as it is, and `StorageFailure`.
     """
 
-    def __init__(self, directory: Path, *, bytes_max: int, identity: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        bytes_max: int,
+        identity: str = "",
+        migrating: Callable[[int, int], None] = lambda old, new: None,
+    ) -> None:
         self._directory = directory
         self._bytes_max = bytes_max
         self._map_bytes = 2 * bytes_max + MOVED_BYTES_MAX
@@ -100,14 +109,14 @@ class LmdbStore:
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = lock_directory(directory)
         try:
-            self._begin_with(identity)
+            self._begin_with(identity, migrating)
         except BaseException as error:
             os.close(self._lock)
             if isinstance(error, Error | OSError):
                 raise StorageFailure(f"{directory} cannot be opened: {error}") from error
             raise
 
-    def _begin_with(self, identity: str) -> None:
+    def _begin_with(self, identity: str, migrating: Callable[[int, int], None]) -> None:
         (self._directory / "incoming.mdb").unlink(missing_ok=True)
         (self._directory / "lock.mdb").unlink(missing_ok=True)
         self._tables = open_tables(self._directory, self._map_bytes, shared=True)
@@ -115,14 +124,17 @@ class LmdbStore:
             sync_directory(self._directory)
             sync_directory(self._directory.parent)
             with self._tables.env.begin(write=True, buffers=True) as txn:
-                if not check_format(txn, self._tables):
-                    put_meta(txn, self._tables, FORMAT_META, FORMAT.to_bytes(4, "little"))
-                    put_meta(txn, self._tables, IDENTITY_META, identity.encode())
+                found = get_format(txn, self._tables) or migrations.FORMAT
+                migrations.steps(found)
                 owner = (get_meta(txn, self._tables, IDENTITY_META) or b"").decode()
-                if owner != identity:
+                if owner not in ("", identity):
                     raise WrongIdentityError(
-                        f"{self._directory} belongs to {owner!r}, not to {identity!r}: check the configured directory"
+                        f"{self._directory} belongs to {owner}, not to {identity}: check the configured directory"
                     )
+                if found < migrations.FORMAT:
+                    migrating(found, migrations.FORMAT)
+                migrate(txn, self._tables, found)
+                put_meta(txn, self._tables, IDENTITY_META, identity.encode())
                 self._first_index, self._last_index = bounds(txn, self._tables)
         except BaseException:
             self._tables.env.close()

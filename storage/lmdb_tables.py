@@ -16,13 +16,11 @@ from typing import NamedTuple, TypeAlias
 
 import lmdb
 
-from storage.disk import Resident
+from storage import migrations
+from storage.disk import Resident, UnusableError
 from storage.records import ENTRIES, read_u64, u64
 from storage.seals import entry_seal, seal, unseal, unseal_entry
 from storage.state import APPLIED, APPLIED_META, StorageFailure
-
-FORMAT = 1
-"""Version of the layout above. A change of it needs a migration in `check_format`."""
 
 RESIDENT_BYTES_MAX = 48 * 1024 * 1024
 """Mapped pages that may count as this process's memory before they are let go of."""
@@ -42,10 +40,6 @@ _TRAVELLING = frozenset((FORMAT_META, FIRST_META, APPLIED_META.encode()))
 Error = lmdb.Error
 Transaction: TypeAlias = "lmdb.Transaction[memoryview]"
 Cursor: TypeAlias = "lmdb.Cursor[memoryview]"
-
-
-class NewerFormatError(Exception):
-    """The directory was written by a newer release."""
 
 
 class Tables(NamedTuple):
@@ -98,19 +92,16 @@ def put_meta(txn: Transaction, tables: Tables, name: bytes, value: bytes) -> Non
     txn.put(name, seal(name, value), db=tables.meta)
 
 
-def check_format(txn: Transaction, tables: Tables) -> bool:
-    """Whether there is anything here yet. Raises `NewerFormatError`."""
-    found = get_meta(txn, tables, FORMAT_META)
-    if found is None:
-        return False
-    version = int.from_bytes(found, "little")
-    if version > FORMAT:
-        raise NewerFormatError(
-            f"the store has format {version}, this release knows formats up to {FORMAT}: "
-            f"run the release that wrote it, or empty the directory and let the replica copy its peers"
-        )
-    assert version == FORMAT, "a migration from each older format belongs here"
-    return True
+def get_format(txn: Transaction, tables: Tables) -> int:
+    """The format of what is here, 0 for nothing yet."""
+    return int.from_bytes(get_meta(txn, tables, FORMAT_META) or b"", "little")
+
+
+def migrate(txn: Transaction, tables: Tables, found: int) -> None:
+    """Turn a store of format `found` into one of this release's. Raises `NewerFormatError`, `OlderFormatError`."""
+    for step in migrations.steps(found):
+        step(txn, tables)
+    put_meta(txn, tables, FORMAT_META, migrations.FORMAT.to_bytes(4, "little"))
 
 
 def bounds(txn: Transaction, tables: Tables) -> tuple[int, int]:
@@ -175,6 +166,8 @@ def adopt(path: Path, map_bytes: int, applied: tuple[int, int], old: Tables, old
         raise ValueError(f"the copy cannot be opened: {error}") from error
     try:
         found = _check_copy(copy, path, applied)
+        with copy.env.begin(write=True, buffers=True) as txn:
+            migrate(txn, copy, get_format(txn, copy))
         with old.env.begin(buffers=True) as mine:
             _keep_meta(copy, old, mine)
             _keep_journal(copy, found, old, mine, old_bounds)
@@ -195,10 +188,12 @@ def _check_copy(copy: Tables, path: Path, applied: tuple[int, int]) -> Contents:
 
     try:
         with copy.env.begin(buffers=True) as txn:
-            if not check_format(txn, copy):
+            version = get_format(txn, copy)
+            if not version:
                 raise ValueError("the copy has no format")
+            migrations.steps(version)
             found = verify(txn, copy, pause)
-    except (Error, StorageFailure, NewerFormatError) as error:
+    except (Error, StorageFailure, UnusableError) as error:
         raise ValueError(f"the copy is damaged or foreign: {error}") from error
     if found.applied != applied:
         raise ValueError(f"the copy was applied up to {found.applied}, not up to {applied}")

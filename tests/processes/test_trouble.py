@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import shutil
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -118,6 +119,24 @@ async def test_a_node_does_not_start_on_an_unusable_directory(tmp_path: Path, tr
     finally:
         if trouble == "a full disk":
             await run("umount", str(place))
+
+
+async def test_a_node_does_not_start_on_another_nodes_store(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        async with Cluster(tmp_path / name, 1) as cluster:
+            nodes = cluster.nodes
+    node, store = nodes["n1"], Path("shard-0") / "data.mdb"
+    shutil.copy(tmp_path / "one" / "n1" / store, node.directory / store)
+    node.start()
+    assert node.process is not None
+    async with asyncio.timeout(20):
+        code = await asyncio.to_thread(node.process.wait)
+    assert code != 0
+    log = node.log.read_text().rpartition("node starting")[2]
+    assert "belongs to shard 0 of node n1 of cluster" in log
+    assert "check the configured directory" in log
+    assert "Traceback" not in log
 
 
 @pytest.fixture(scope="module")

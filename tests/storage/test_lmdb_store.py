@@ -19,7 +19,8 @@ import storage.copies
 import storage.lmdb_tables
 from storage.disk import DirectoryInUseError
 from storage.lmdb_store import LmdbStore, WrongIdentityError
-from storage.lmdb_tables import FORMAT, FORMAT_META, NewerFormatError, open_tables, put_meta
+from storage.lmdb_tables import FORMAT_META, open_tables, put_meta
+from storage.migrations import FORMAT, NewerFormatError
 from storage.records import entry_key
 from storage.state import StorageFailure
 from tests.storage.harness import dump, finished, install, set_applied, tick, whole
@@ -145,9 +146,16 @@ def test_a_second_process_is_refused_and_told_who_is_first(tmp_path: Path) -> No
 
 def test_another_replica_is_refused(tmp_path: Path) -> None:
     opened(tmp_path, identity="shard 0 of n1").close()
-    with pytest.raises(WrongIdentityError, match="belongs to 'shard 0 of n1', not to 'shard 0 of n2'"):
+    with pytest.raises(WrongIdentityError, match="belongs to shard 0 of n1, not to shard 0 of n2"):
         opened(tmp_path, identity="shard 0 of n2")
     opened(tmp_path, identity="shard 0 of n1").close()
+
+
+def test_a_directory_without_an_owner_gets_one(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    opened(tmp_path, identity="shard 0 of n1").close()
+    with pytest.raises(WrongIdentityError):
+        opened(tmp_path, identity="shard 0 of n2")
 
 
 def test_an_installed_copy_does_not_change_whose_directory_it_is(tmp_path: Path) -> None:
