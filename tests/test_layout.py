@@ -1,13 +1,14 @@
 """The house: imports point down, and each library has its one door."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("storage", "cluster", "api")
-SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*.py"))
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 LINES_MAX = 800
 
 
@@ -25,9 +26,13 @@ def tops(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports(path)}
 
 
+def package(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_down(path: Path) -> None:
-    above = PACKAGES[PACKAGES.index(path.parent.name) + 1 :]
+    above = PACKAGES[PACKAGES.index(package(path)) + 1 :]
     assert not tops(path) & set(above)
     assert "tests" not in tops(path)
     assert len(path.read_text().splitlines()) <= LINES_MAX
@@ -45,7 +50,13 @@ def test_a_library_has_one_door(library: str, homes: set[str]) -> None:
 
 
 def test_http_is_seen_only_in_api() -> None:
-    assert {path.parent.name for path in SOURCES if "aiohttp" in tops(path)} == {"api"}
+    assert {package(path) for path in SOURCES if "aiohttp" in tops(path)} == {"api"}
+
+
+def test_every_folder_of_sources_is_packaged() -> None:
+    folders = {".".join(path.relative_to(ROOT).parent.parts) for path in SOURCES}
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert folders == set(packaged)
 
 
 def test_nothing_is_unpickled() -> None:

@@ -1,0 +1,81 @@
+"""AWS's refusals: every error a client may see, with its names in both protocols and its HTTP status.
+
+JSON answers name an error by its shape (`QueueDoesNotExist`), the query protocol, and with it every client that
+compares strings, by an older code (`AWS.SimpleQueueService.NonExistentQueue`). The pairs and the words are those that
+AWS was seen to answer (recorded by LocalStack's tests) or that its API reference gives.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_LEGACY = "AWS.SimpleQueueService."
+
+
+class _Name(NamedTuple):
+    code: str
+    status: int = 400
+
+
+class AwsError(Exception):
+    """A refusal. `shape` is its name in JSON, `code` its name in the query protocol."""
+
+    def __init__(self, shape: str, code: str, status: int, message: str) -> None:
+        super().__init__(message)
+        self.shape, self.code, self.status, self.message = shape, code, status, message
+
+    @property
+    def is_senders_fault(self) -> bool:
+        """Whether the client has to change something, so that sending it again does not help."""
+        return self.status < 500
+
+
+COMMON: dict[str, _Name] = {
+    "AccessDeniedException": _Name("AccessDenied", 403),
+    "IncompleteSignatureException": _Name("IncompleteSignature", 400),
+    "InvalidClientTokenIdException": _Name("InvalidClientTokenId", 403),
+    "InvalidSignatureException": _Name("SignatureDoesNotMatch", 403),
+    "MissingAuthenticationTokenException": _Name("MissingAuthenticationToken", 403),
+    "RequestExpiredException": _Name("RequestExpired", 400),
+    "InternalFailure": _Name("InternalFailure", 500),
+    "InvalidActionException": _Name("InvalidAction", 400),
+    "MissingActionException": _Name("MissingAction", 400),
+    "SerializationException": _Name("MalformedInput", 400),
+    "ServiceUnavailableException": _Name("ServiceUnavailable", 503),
+    "RequestEntityTooLargeException": _Name("RequestEntityTooLarge", 413),
+    "RequestTimeoutException": _Name("RequestTimeout", 408),
+}
+"""What any service of AWS may answer."""
+
+SQS: dict[str, _Name] = {
+    "BatchEntryIdsNotDistinct": _Name(_LEGACY + "BatchEntryIdsNotDistinct"),
+    "BatchRequestTooLong": _Name(_LEGACY + "BatchRequestTooLong"),
+    "EmptyBatchRequest": _Name(_LEGACY + "EmptyBatchRequest"),
+    "InvalidAttributeName": _Name("InvalidAttributeName"),
+    "InvalidAttributeValue": _Name("InvalidAttributeValue"),
+    "InvalidBatchEntryId": _Name(_LEGACY + "InvalidBatchEntryId"),
+    "InvalidMessageContents": _Name("InvalidMessageContents"),
+    "InvalidParameterValueException": _Name("InvalidParameterValue"),
+    "MessageNotInflight": _Name(_LEGACY + "MessageNotInflight"),
+    "MissingRequiredParameterException": _Name("MissingParameter"),
+    "OverLimit": _Name("OverLimit", 403),
+    "PurgeQueueInProgress": _Name(_LEGACY + "PurgeQueueInProgress", 403),
+    "QueueDoesNotExist": _Name(_LEGACY + "NonExistentQueue"),
+    "QueueNameExists": _Name("QueueAlreadyExists"),
+    "ReceiptHandleIsInvalid": _Name("ReceiptHandleIsInvalid"),
+    "RequestThrottled": _Name("RequestThrottled", 403),
+    "ResourceNotFoundException": _Name("ResourceNotFoundException", 404),
+    "TooManyEntriesInBatchRequest": _Name(_LEGACY + "TooManyEntriesInBatchRequest"),
+    "UnsupportedOperation": _Name(_LEGACY + "UnsupportedOperation"),
+}
+"""What SQS may answer. The two with `Parameter` are in no model of AWS, and are its most frequent answers."""
+
+
+def common(shape: str, message: str) -> AwsError:
+    """A refusal that every service shares."""
+    return AwsError(shape, *COMMON[shape], message)
+
+
+def sqs(shape: str, message: str) -> AwsError:
+    """A refusal of SQS."""
+    return AwsError(shape, *SQS[shape], message)
