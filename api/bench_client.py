@@ -47,8 +47,10 @@ class Connection(asyncio.Protocol):
         """Whether a request can be made."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def request(self, method: str, path: str, content: bytes = b"", kind: str = "application/json") -> Answer:
-        """Make one request and wait for its answer."""
+    async def request(
+        self, method: str, path: str, content: bytes = b"", kind: str = "application/json", headers: bytes = b""
+    ) -> Answer:
+        """Make one request and wait for its answer. `headers` are further ones, each line with its end."""
         if self._transport is None or not self.is_open:
             raise ConnectionError("the connection is closed")
         assert self._waiting is None, "one request at a time"
@@ -62,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._waiting = waiting
         # One timer for the whole request, without the cost of a cancel scope.
         timer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT_S, self._give_up)
-        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(content), content))
+        self._transport.write(b"%b%d\r\n%b\r\n%b" % (head, len(content), headers, content))
         try:
             return await waiting
         finally:

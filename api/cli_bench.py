@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
 import msgspec
-from cyclopts import Parameter, validators
+from cyclopts import App, Parameter, validators
 
 from api.bench import NUMBER_BYTES, Bench, BenchError, Format, Plan, Progress, Result, Verdict
 from api.console import DEFAULT_URL, CommandError, Exit, Json, Url, complain, say, say_json, say_table
@@ -19,7 +19,12 @@ _batch = validators.Number(gte=1, lte=BATCH_MESSAGES_MAX)
 _positive = validators.Number(gte=1)
 
 
-def bench(
+bench = App(name="bench", help_format="markdown", default_parameter=Parameter(negative=""))
+bench.command("api.cli_failover:failover", name="failover")
+
+
+@bench.default
+def load(
     *,
     messages: Annotated[int, Parameter(alias="-n", validator=_positive, help="Messages of each workload.")] = 50_000,
     batch: Annotated[int, Parameter(alias="-b", validator=_batch, help="Messages in one send.")] = 1,

@@ -27,7 +27,9 @@ RESTART_S = 2.0
 """A node is started so often at most: one that cannot live should not keep the machine busy."""
 
 
-class _Node:
+class LocalNode:
+    """One node of a cluster on this machine. It dies with this process."""
+
     def __init__(self, name: str, data: Path, http_port: int, peers: str) -> None:
         self.name, self.url = name, f"http://127.0.0.1:{http_port}"
         self.log = data / name / "log.json"
@@ -40,15 +42,17 @@ class _Node:
         self.started_s = 0.0
 
     async def start(self) -> None:
+        """Start it; it is not ready yet."""
         self.started_s = time.monotonic()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         parent = os.getpid()
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self._argv, stderr=log, process_group=0, preexec_fn=lambda: die_with(parent)
+                *self._argv, stderr=log, start_new_session=True, preexec_fn=lambda: die_with(parent)
             )
 
     async def stop(self) -> None:
+        """Ask it to stop, and wait until it has."""
         if self.process is None or self.process.returncode is not None:
             return
         self.process.terminate()
@@ -59,7 +63,14 @@ class _Node:
             self.process.kill()
             await self.process.wait()
 
+    async def kill(self) -> None:
+        """End all its processes at once, without a warning."""
+        if self.process is not None and self.process.returncode is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            await self.process.wait()
+
     def is_ready(self) -> bool:
+        """Whether it says so. Blocks for a second at most."""
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=1) as answer:
                 return bool(answer.status == 200)
@@ -69,24 +80,21 @@ class _Node:
 
 async def run_local(nodes: int, data: Path, http_port: int, *, fresh: bool = False) -> int:
     """Run the cluster until SIGINT or SIGTERM; `fresh`: without what it remembers. Returns the exit code."""
-    names = [f"n{number}" for number in range(1, nodes + 1)]
-    ports = dict(zip(names, range(http_port, http_port + nodes), strict=True))
-    for port in (port + offset for offset in (0, RAFT_PORT_OFFSET) for port in ports.values()):
-        # Asked before anything is started: a cluster that runs already would answer for ours that cannot.
-        if _is_taken(port):
-            complain(f"trimaran: port {port} is in use: does a cluster run already? Choose others with --http-port")
-            return 1
-    for name in names if fresh else ():
-        shutil.rmtree(data / name, ignore_errors=True)
-    peers = ",".join(f"{name}=127.0.0.1:{port + RAFT_PORT_OFFSET}" for name, port in ports.items())
-    cluster = [_Node(name, data, port, peers if nodes > 1 else "") for name, port in ports.items()]
+    # Asked before anything is started: a cluster that runs already would answer for ours that cannot.
+    port = taken_port(nodes, http_port)
+    if port is not None:
+        complain(f"trimaran: port {port} is in use: does a cluster run already? Choose others with --http-port")
+        return 1
+    cluster = local_cluster(nodes, data, http_port)
+    for node in cluster if fresh else ():
+        shutil.rmtree(data / node.name, ignore_errors=True)
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     try:
         for node in cluster:
             await node.start()
-        if not await _wait_until_ready(cluster, stopping):
+        if not await wait_until_ready(cluster, stopping):
             return 0 if stopping.is_set() else 1
         _welcome(cluster)
         await _watch(cluster, stopping)
@@ -95,12 +103,26 @@ async def run_local(nodes: int, data: Path, http_port: int, *, fresh: bool = Fal
     return 0
 
 
+def local_cluster(nodes: int, data: Path, http_port: int) -> list[LocalNode]:
+    """The nodes of a cluster on this machine, not started yet."""
+    ports = {f"n{number}": http_port + number - 1 for number in range(1, nodes + 1)}
+    peers = ",".join(f"{name}=127.0.0.1:{port + RAFT_PORT_OFFSET}" for name, port in ports.items())
+    return [LocalNode(name, data, port, peers if nodes > 1 else "") for name, port in ports.items()]
+
+
+def taken_port(nodes: int, http_port: int) -> int | None:
+    """A port that such a cluster needs and somebody else uses, or None."""
+    needed = (http_port + offset + number for offset in (0, RAFT_PORT_OFFSET) for number in range(nodes))
+    return next(filter(_is_taken, needed), None)
+
+
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def _wait_until_ready(cluster: list[_Node], stopping: asyncio.Event) -> bool:
+async def wait_until_ready(cluster: list[LocalNode], stopping: asyncio.Event) -> bool:
+    """Wait until all nodes are ready. False, with the reason told, when one has ended or it takes too long."""
     loop = asyncio.get_running_loop()
     began_s = said_s = loop.time()
     while not stopping.is_set():
@@ -121,7 +143,7 @@ async def _wait_until_ready(cluster: list[_Node], stopping: asyncio.Event) -> bo
     return False
 
 
-def _welcome(cluster: list[_Node]) -> None:
+def _welcome(cluster: list[LocalNode]) -> None:
     first, last = cluster[0].url, cluster[-1].url
     say(f"A cluster of {len(cluster)} is ready:")
     for node in cluster:
@@ -141,7 +163,7 @@ Ctrl-C stops the cluster; its data stays in {cluster[0].log.parent.parent}.""")
     sys.stdout.flush()
 
 
-async def _watch(cluster: list[_Node], stopping: asyncio.Event) -> None:
+async def _watch(cluster: list[LocalNode], stopping: asyncio.Event) -> None:
     """Start a node again when it has ended, as systemd or compose would."""
     while not stopping.is_set():
         for node in cluster:

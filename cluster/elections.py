@@ -8,6 +8,7 @@ silence, and asks at once.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -38,6 +39,8 @@ class Elections(Seams):
         self._granted: set[str] | None = None
         self._voters: set[str] = set()
         self._forced = False
+        self.election_steps: Counter[str] = Counter()
+        """How often since its start this replica has asked for pre-votes, campaigned, and won."""
         self._rest_until_s = now_s
         waits = self._standing.counts and not alone
         # After a restart nobody knows whom this node was following a moment ago, so it does not help to depose them.
@@ -56,11 +59,13 @@ class Elections(Seams):
             self._campaigning, self._forced, self._granted = True, forced, None
             self._voters = set()
             self._standing.promise()
+            self.election_steps["campaigned"] += 1
             return True
         if now_s > self._rest_until_s:
             self._round += 1
             self._granted = set()
             self._rest(now_s)
+            self.election_steps["asked"] += 1
             question = PreVote(self.term + 1, self.last_index, self._journal.last_term, self._round)
             for name in sorted(self._connected):
                 self._send(name, question)

@@ -378,6 +378,7 @@ class Engine(Elections):
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         self._followers = {name: Follower(self.last_index + 1) for name in self._peers}
         super()._SyncObj__onBecomeLeader()
+        self.election_steps["won"] += 1
         self._standing.appended()
 
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802

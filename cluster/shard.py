@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,6 +53,9 @@ SWEEP_POLL_S = 0.02
 """How often it is looked whether a sweep that somebody waits for is done."""
 TRANSFER_S = 1.0
 """How long a stopping leader tries to hand over before it goes anyway."""
+
+ELECTION_STEPS = {"asked": "asks for pre-votes", "campaigned": "campaigns", "won": "won the election"}
+"""How the log tells the steps of an election: `trimaran bench failover` reads from it where the time went."""
 
 _log = structlog.get_logger()
 
@@ -99,6 +103,7 @@ class Shard:
         self._digests_due: list[tuple[Connection, int]] = []
         self._told: Report | None = None
         self._told_s = 0.0
+        self._election_steps: Counter[str] = Counter()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._stopping: asyncio.Future[None] | None = None
@@ -179,6 +184,7 @@ class Shard:
         except StorageFailure as error:
             fail("storage failed", error)
         self._tell_digest()
+        self._tell_elections()
         self._tell()
         if self._timer is not None:
             self._timer.cancel()
@@ -196,6 +202,7 @@ class Shard:
         self._digests_asked, self._sweep = self._digests_due + self._digests_asked, None
         self._digests_due = []
         self._replica = self._open()
+        self._election_steps.clear()
         _log.info("snapshot installed", applied_index=self._replica.engine.applied_index)
         for name, born in self._peers.present():
             self._replica.connected(name, born)
@@ -210,6 +217,13 @@ class Shard:
 
     # --- gateways -----------------------------------------------------------------------------------------------------
 
+    def _tell_elections(self) -> None:
+        engine = self._replica.engine
+        if engine.election_steps != self._election_steps:
+            for step, count in (engine.election_steps - self._election_steps).items():
+                _log.info(ELECTION_STEPS[step], term=engine.term, times=count)
+            self._election_steps = engine.election_steps.copy()
+
     def _tell(self) -> None:
         """Tell the gateways what has changed, and now and then that nothing has."""
         report, told, now_s = self._report(), self._told, time.monotonic()
@@ -217,8 +231,8 @@ class Shard:
             self._stopping.set_result(None)
         if told is not None and now_s - self._told_s < REPORT_S and _gist(report) == _gist(told):
             return
-        if told is None or (report.leader, report.term) != (told.leader, told.term):
-            _log.info("leader", leader=report.leader, term=report.term)
+        if told is None or (report.leader, report.term, report.serving) != (told.leader, told.term, told.serving):
+            _log.info("leader", leader=report.leader, term=report.term, serving=report.serving)
         self._told, self._told_s = report, now_s
         encoded = msgspec.msgpack.encode(report)
         for gateway in self._gateways:
