@@ -25,6 +25,11 @@ class AwsError(Exception):
         self.shape, self.code, self.status, self.message = shape, code, status, message
 
     @property
+    def type(self) -> str:
+        """Its full name in JSON."""
+        return ("com.amazonaws.sqs#" if self.shape in SQS else "com.amazon.coral.service#") + self.shape
+
+    @property
     def is_senders_fault(self) -> bool:
         """Whether the client has to change something, so that sending it again does not help."""
         return self.status < 500
@@ -42,6 +47,7 @@ COMMON: dict[str, _Name] = {
     "MissingActionException": _Name("MissingAction", 400),
     "SerializationException": _Name("MalformedInput", 400),
     "ServiceUnavailableException": _Name("ServiceUnavailable", 503),
+    "UnknownOperationException": _Name("InvalidAction", 400),
     "RequestEntityTooLargeException": _Name("RequestEntityTooLarge", 413),
     "RequestTimeoutException": _Name("RequestTimeout", 408),
 }
@@ -70,6 +76,25 @@ SQS: dict[str, _Name] = {
 }
 """What SQS may answer. The two with `Parameter` are in no model of AWS, and are its most frequent answers."""
 
+SNS: dict[str, _Name] = {
+    "AuthorizationErrorException": _Name("AuthorizationError", 403),
+    "BatchEntryIdsNotDistinctException": _Name("BatchEntryIdsNotDistinct"),
+    "BatchRequestTooLongException": _Name("BatchRequestTooLong"),
+    "EmptyBatchRequestException": _Name("EmptyBatchRequest"),
+    "FilterPolicyLimitExceededException": _Name("FilterPolicyLimitExceeded", 403),
+    "InvalidBatchEntryIdException": _Name("InvalidBatchEntryId"),
+    "InvalidParameterException": _Name("InvalidParameter"),
+    "InvalidParameterValueException": _Name("ParameterValueInvalid"),
+    "NotFoundException": _Name("NotFound", 404),
+    "ResourceNotFoundException": _Name("ResourceNotFound", 404),
+    "SubscriptionLimitExceededException": _Name("SubscriptionLimitExceeded", 403),
+    "TagLimitExceededException": _Name("TagLimitExceeded"),
+    "ThrottledException": _Name("Throttled", 429),
+    "TooManyEntriesInBatchRequestException": _Name("TooManyEntriesInBatchRequest"),
+    "TopicLimitExceededException": _Name("TopicLimitExceeded", 403),
+}
+"""What SNS may answer, as its service model has it."""
+
 
 def common(shape: str, message: str) -> AwsError:
     """A refusal that every service shares."""
@@ -79,3 +104,8 @@ def common(shape: str, message: str) -> AwsError:
 def sqs(shape: str, message: str) -> AwsError:
     """A refusal of SQS."""
     return AwsError(shape, *SQS[shape], message)
+
+
+def sns(shape: str, message: str) -> AwsError:
+    """A refusal of SNS."""
+    return AwsError(shape, *SNS[shape], message)
