@@ -41,3 +41,36 @@ QUEUES_MAX = 10_000
 
 PULSE_STEPS_MAX = 500
 """Steps of one pulse: bounds the work of one entry, so that a million due leases never stall a tick."""
+
+FILTER_BYTES_MAX = 64 * 1024
+"""Bytes of a filter's JSON: every replica keeps it, compiled too, for every subscription."""
+
+FILTER_KEYS_MAX = 32
+"""Keys of one filter, on all levels and in all alternatives: each is looked up in each message."""
+
+FILTER_COMBINATIONS_MAX = 150
+"""Combinations of one filter's conditions, counted as SNS does: what a filter can ask of one message."""
+
+FILTER_NESTING_MAX = 8
+"""Objects within objects in a filter, the alternatives of `$or` among them."""
+
+FILTER_TEXT_CHARACTERS_MAX = 1024
+"""Characters of a key, a value or a pattern in a filter: filters compare labels, not documents."""
+
+FILTER_NUMBER_CHARACTERS_MAX = 64
+"""Characters of a number in a filter: no measurement and no id needs more."""
+
+FILTER_STARS_MAX = 32
+"""Stars of all wildcards in one filter: for each, a match may have to read the whole of a long value."""
+
+FILTER_BODY_BYTES_MAX = 256 * 1024
+"""Bytes of a body that filters read, as SNS: parsing more would hold up everything else. A larger one never matches."""
+
+FILTER_BODY_NESTING_MAX = 64
+"""Objects and arrays within each other in a body that filters read: well inside what every JSON parser takes."""
+
+FILTER_BODY_DIGITS_MAX = 640
+"""Digits in a row of a number in a body that filters read: what every Python reads, however it is set up."""
+
+FILTER_STEPS_MAX = 100_000
+"""Elements of arrays, times the conditions put to each, that one filter looks at in one message: some milliseconds."""
