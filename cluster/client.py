@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from cluster.peers import REDIAL_S, split_address
+from cluster.process import forever
 from cluster.wire import (
     ASK,
     CANCEL,
@@ -173,8 +174,8 @@ class Client:
 
     async def start(self) -> None:
         """Begin to connect."""
-        self._tasks = [asyncio.create_task(self._dial_on(name)) for name in self._addresses]
-        self._tasks.append(asyncio.create_task(self._watch()))
+        self._tasks = [forever(self._dial_on(name)) for name in self._addresses]
+        self._tasks.append(forever(self._watch()))
 
     async def close(self) -> None:
         """Close every connection. What is under way ends with `ClusterTrouble`."""

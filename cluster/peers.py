@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from cluster.messages import Message, encode_message
+from cluster.process import forever
 from cluster.wire import HELLO, HELLO_TIMEOUT_S, PING, RAFT, REFUSED, Connection, Hello, hello_decoder
 
 PING_S = 0.1
@@ -57,8 +58,8 @@ class Peers:
     def start(self) -> None:
         """Begin to dial."""
         for name, address in self._addresses.items():
-            self._tasks.append(asyncio.create_task(self._dial_on(name, address)))
-        self._tasks.append(asyncio.create_task(self._ping()))
+            self._tasks.append(forever(self._dial_on(name, address)))
+        self._tasks.append(forever(self._ping()))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -148,14 +149,15 @@ class Peers:
                 )
         except (OSError, TimeoutError) as error:
             return str(error) or "no answer"
+        trouble = "no answer"
         try:
             connection.send(HELLO, msgspec.json.encode(self._hello()))
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 trouble = await greeted
         except TimeoutError:
-            trouble = "no answer"
+            pass
         finally:
-            if not greeted.done() or greeted.result():
+            if trouble:
                 connection.close()
         if trouble or connection.peer is None:
             return trouble

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from typing import Any, NoReturn
 
 import structlog
@@ -59,3 +60,21 @@ def fail_on_surprise(loop: asyncio.AbstractEventLoop) -> None:
         fail("unexpected error", error)
 
     loop.set_exception_handler(handle)
+
+
+def forever(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task that only ends when it is cancelled. Any other end is a surprise, and told at once.
+
+    asyncio tells of a task's exception only when the task is collected: never, for one that somebody holds. And a task
+    may cancel itself, by a future that it waits for: then it tells nobody at all.
+    """
+    task = asyncio.ensure_future(coroutine)
+
+    def over(task: asyncio.Task[None]) -> None:
+        if not task.cancelling():
+            error = None if task.cancelled() else task.exception()
+            message = f"{task.get_coro()} has ended"
+            task.get_loop().call_exception_handler({"message": message, "exception": error or RuntimeError(message)})
+
+    task.add_done_callback(over)
+    return task
