@@ -156,6 +156,11 @@ class Engine(Elections):
             return self._is_majority(1 + sum(at_s > since_s for at_s in self._SyncObj__lastResponseTime.values()))
         return self._hears_leader(now_s) or self._is_majority(1 + len(self._connected))
 
+    @property
+    def snapshot_trouble(self) -> str | None:
+        """Why the snapshot that this replica needs could not be had, or None."""
+        return self._incoming.trouble
+
     def next_wakeup(self) -> float:
         """Monotonic time in seconds at which `tick` must run even if nothing arrives."""
         if self.commit_index > self.applied_index or self._can_commit():
@@ -279,7 +284,10 @@ class Engine(Elections):
     def synced(self) -> None:
         """The store has committed. Raises `ReinstalledError` if a snapshot has taken its place."""
         self._durable_index, self._durable_applied_index = self.last_index, self.applied_index
-        if self._incoming.is_whole and self._incoming.finish(self.commit_index):
+        told, is_installed = self._incoming.step(self.commit_index, self._monotonic())
+        if told is not None and self.leader is not None:
+            self._send(self.leader, told)
+        if is_installed:
             raise ReinstalledError(f"{self.name} begins again on a snapshot")
 
     def transfer(self, to: str | None = None) -> None:
@@ -355,7 +363,7 @@ class Engine(Elections):
         if message.term < self.term:
             return
         self._follow(peer, message.term)
-        self._send(peer.id, self._incoming.take(message, self.commit_index))
+        self._send(peer.id, self._incoming.take(message, self.commit_index, self._monotonic()))
 
     def _follow(self, peer: Node, term: int) -> None:
         """`peer` leads in `term`, which is not below the own one."""

@@ -104,7 +104,10 @@ class Welcome(msgspec.Struct, array_like=True, frozen=True, tag=8):
 
 
 class Piece(msgspec.Struct, array_like=True, frozen=True, tag=9):
-    """`data` of a snapshot of `size` bytes, whose last applied entry is `(index, index_term)`. → `PieceTaken`."""
+    """`data` of a snapshot of `size` bytes, whose last applied entry is `(index, index_term)`. → `PieceTaken`.
+
+    `format` is the store's (`storage.migrations`).
+    """
 
     urgent: ClassVar[bool] = True
     term: int
@@ -113,11 +116,13 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, tag=9):
     size: int
     offset: int
     data: bytes
+    format: int = 1
 
 
 class PieceTaken(msgspec.Struct, array_like=True, frozen=True, tag=10):
-    """The snapshot at `index` is here up to `offset`, or unwanted if that is its size. -1: begin again.
+    """The snapshot at `index` is here up to `offset`, or not needed any more if that is its size.
 
+    A negative offset asks the leader to begin again, and not before so many seconds have passed.
     Urgent: it opens the window and promises nothing. That a snapshot was installed shows in later answers only.
     """
 

@@ -400,6 +400,8 @@ class Replica:
         trouble = None
         if engine.leader is None:
             trouble = "no leader is known"
+        elif engine.snapshot_trouble is not None:
+            trouble = engine.snapshot_trouble
         elif not self.room_ok:
             trouble = f"less than {self._reserve_bytes} bytes are free for this node's store"
         elif engine.commit_index - engine.applied_index > 1000:

@@ -2,19 +2,57 @@
 
 The leader makes one copy of its store beside its ticks and streams it to every follower that needs it, a few pieces
 ahead of what the follower has taken. Nothing is resumed: after a lost connection or a long silence the stream begins
-again. An installed snapshot is not acknowledged; it shows when the follower, restarted on it, answers its next probe.
+again. The follower checks the whole copy beside its own ticks, however large it is, and then puts it in its store's
+place at once. An installed snapshot is not acknowledged; it shows when the follower, restarted on it, answers its next
+probe.
+
+What cannot be had now is tried again later, after pauses that grow: a copy for which the leader's disk has no room, and
+a snapshot that the follower has no room for or cannot use. Both are said once, and the follower reports its `trouble`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, inf
+
+import structlog
 
 from cluster.messages import Piece, PieceTaken
 from cluster.tuning import Tuning
-from storage.state import Copy, Install, Store
+from storage.migrations import FORMAT
+from storage.state import Copy, CopyError, Install, Store
 
 RESTART_S = 1.0
-"""Pause before a refused stream begins again, in which the answers to its last pieces run out."""
+"""Pause before a stream begins again whose pieces did not fit together: the answers to its last ones run out in it."""
+ALIVE_S = 1.0
+"""How often a follower that checks a snapshot says that it is alive."""
+RETRY_S = (5.0, 600.0)
+"""Pause after something could not be had, from the first time to the last: each is twice the one before."""
+BUSY_S = 5
+"""Pause asked of a leader that begins again to send what is being checked."""
+
+_log = structlog.get_logger()
+
+
+class _Patience:
+    """Pauses that grow while the same thing fails again and again."""
+
+    def __init__(self) -> None:
+        self._pause_s = RETRY_S[0]
+        self.until_s = -inf
+        self.trouble: str | None = None
+
+    def failed(self, trouble: str, now_s: float) -> None:
+        """It has failed: wait. What is known already is not logged again."""
+        if trouble != self.trouble:
+            _log.error("a snapshot failed", cause=trouble)
+        self.trouble = trouble
+        self.until_s = now_s + self._pause_s
+        self._pause_s = min(2 * self._pause_s, RETRY_S[1])
+
+    def left_s(self, now_s: float) -> int:
+        """Whole seconds still to wait, 0 for none."""
+        return ceil(max(0.0, self.until_s - now_s))
 
 
 @dataclass(slots=True)
@@ -35,6 +73,7 @@ class Outgoing:
         self._floor = 0
         self._used_s = 0.0
         self._streams: dict[str, _Stream] = {}
+        self._patience = _Patience()
 
     @property
     def floor(self) -> int | None:
@@ -44,20 +83,29 @@ class Outgoing:
     def pieces(self, node: str, term: int, durable_applied_index: int, now_s: float) -> list[Piece]:
         """What to send `node` now; nothing while the copy is being made or the window is full."""
         if self._copy is None:
+            if self._patience.left_s(now_s):
+                return []
             self._copy, self._floor = self._store.start_copy(), durable_applied_index
         stream = self._streams.get(node)
         if stream is None or now_s - stream.heard_s > self._tuning.snapshot_stall_s:
             stream = self._streams[node] = _Stream(now_s)
         self._used_s = now_s
-        if not self._copy.ready:
-            stream.heard_s = now_s
+        try:
+            if not self._copy.ready:
+                stream.heard_s = now_s
+                return []
+        except CopyError as error:
+            self._patience.failed(str(error), now_s)
+            self.close()
             return []
+        if self._patience.trouble is not None:
+            self._patience = _Patience()
         found: list[Piece] = []
         (index, index_term), size = self._copy.applied, self._copy.size
         window = self._tuning.window_pieces * self._tuning.piece_bytes
         while now_s >= stream.resume_s and stream.sent < size and stream.sent - stream.taken < window:
             data = self._copy.read(stream.sent, self._tuning.piece_bytes)
-            found.append(Piece(term, index, index_term, size, stream.sent, data))
+            found.append(Piece(term, index, index_term, size, stream.sent, data, FORMAT))
             stream.sent += len(data)
         return found
 
@@ -71,7 +119,8 @@ class Outgoing:
             del self._streams[node]
             return answer.index
         if answer.offset < 0:
-            self._streams[node] = _Stream(now_s, resume_s=now_s + RESTART_S)
+            pause_s = min(-answer.offset * RESTART_S, RETRY_S[1])
+            self._streams[node] = _Stream(now_s + pause_s, resume_s=now_s + pause_s)
         elif stream.taken < answer.offset <= stream.sent:
             stream.taken = answer.offset
         return None
@@ -100,50 +149,87 @@ class Incoming:
         self._store = store
         self._install: Install | None = None
         self._expected = (0, 0, 0)
+        self._term = 0
         self._taken = 0
+        self._last_offset = 0
+        self._told_s = 0.0
+        self._failed_at = 0
+        self._patience = _Patience()
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every piece is here."""
+    def trouble(self) -> str | None:
+        """Why the last snapshot could not be had, or None."""
+        return self._patience.trouble
+
+    @property
+    def _is_whole(self) -> bool:
         return self._install is not None and self._taken == self._expected[2]
 
-    def take(self, piece: Piece, commit_index: int) -> PieceTaken:
+    def take(self, piece: Piece, commit_index: int, now_s: float) -> PieceTaken:
         """Take a piece in and say what to answer. A snapshot at or below the commit index is not wanted."""
-        return PieceTaken(piece.term, piece.index, self._take(piece, commit_index))
+        try:
+            offset = self._take(piece, commit_index, now_s)
+        except (CopyError, ValueError) as error:
+            offset = self._failed(str(error), commit_index, now_s)
+        return PieceTaken(piece.term, piece.index, offset)
 
-    def _take(self, piece: Piece, commit_index: int) -> int:
+    def _take(self, piece: Piece, commit_index: int, now_s: float) -> int:
         if piece.index <= commit_index:
             self.abandon()
             return piece.size
         expected = (piece.index, piece.index_term, piece.size)
+        if self._is_whole and expected == self._expected:
+            return -BUSY_S
+        if self._patience.left_s(now_s):
+            return -self._patience.left_s(now_s)
         if piece.offset == 0:
             self.abandon()
+            if piece.format > FORMAT:
+                raise ValueError(
+                    f"the leader's snapshot has format {piece.format}, this release knows formats up to {FORMAT}: "
+                    "run the leader's release on this node, too"
+                )
             self._install, self._expected, self._taken = self._store.start_install(piece.size), expected, 0
-        if self._install is None or expected != self._expected or self.is_whole:
-            return -1
-        try:
-            self._install.write(piece.offset, piece.data)
-        except ValueError:
+        if self._install is None or expected != self._expected or piece.offset != self._taken:
             self.abandon()
             return -1
+        self._install.write(piece.offset, piece.data)
+        self._term, self._last_offset, self._told_s = piece.term, piece.offset, now_s
         self._taken = piece.offset + len(piece.data)
-        return self._taken
+        if not self._is_whole:
+            return self._taken
+        self._install.check(expected[:2])
+        return piece.offset
 
-    def finish(self, commit_index: int) -> bool:
-        """Put the whole snapshot in the store's place. False if it is not worth it or not what it was said to be."""
-        if self._install is None:
-            return False
-        index, term, _ = self._expected
+    def step(self, commit_index: int, now_s: float) -> tuple[PieceTaken | None, bool]:
+        """What to tell the leader beside answers, and whether the snapshot was put in the store's place just now."""
+        if self._patience.trouble is not None and commit_index > self._failed_at:
+            self._patience = _Patience()  # the log was enough after all
+        if self._install is None or not self._is_whole:
+            return None, False
+        index, _, size = self._expected
+        try:
+            if not self._install.checked:
+                if now_s - self._told_s < ALIVE_S:
+                    return None, False
+                self._told_s = now_s
+                return PieceTaken(self._term, index, self._last_offset), False
+        except (CopyError, ValueError) as error:
+            return PieceTaken(self._term, index, self._failed(str(error), commit_index, now_s)), False
+        taken = PieceTaken(self._term, index, size)
         if index <= commit_index:
             self.abandon()
-            return False
-        try:
-            self._install.finish((index, term))
-        except ValueError:
-            self.abandon()
-            return False
+            return taken, False
+        self._install.finish()
         self._install = None
-        return True
+        return taken, True
+
+    def _failed(self, trouble: str, commit_index: int, now_s: float) -> int:
+        """Give up for now. Returns what asks the leader to wait."""
+        self.abandon()
+        self._failed_at = commit_index
+        self._patience.failed(trouble, now_s)
+        return -self._patience.left_s(now_s)
 
     def abandon(self) -> None:
         """Forget the pieces."""

@@ -1,7 +1,7 @@
 """The store on disk: one LMDB environment per replica.
 
     directory/data.mdb      everything, in three databases (`storage.lmdb_tables`)
-    directory/incoming.mdb  another replica's copy on its way in; it takes the place of data.mdb when it is whole
+    directory/incoming-….mdb  another replica's copy on its way in; it takes the place of data.mdb when it is checked
     directory/owner.lock    held by the one process that uses the directory
     directory/lock.mdb      LMDB's table of readers, worthless when the directory is not in use
 
@@ -25,7 +25,7 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from storage import migrations
 from storage.beside import Beside, Pause
-from storage.copies import CopyFile, IncomingFile
+from storage.copies import INCOMING, CopyFile, IncomingFile
 from storage.disk import Resident, UnusableError, free_bytes, lock_directory, sync_directory
 from storage.lmdb_tables import (
     FIRST_META,
@@ -42,6 +42,7 @@ from storage.lmdb_tables import (
     get_meta,
     migrate,
     open_tables,
+    prepare,
     put_meta,
     state_records,
 )
@@ -104,6 +105,7 @@ class LmdbStore:
         self._writing = False
         self._readers: list[CopyFile | Beside[Swept]] = []
         """What reads beside the ticks: while it does, no page that it may need is used again."""
+        self._incoming: IncomingFile | None = None
         self._checked: set[int] = set()
         self._touched_bytes = 0
         directory.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,8 @@ class LmdbStore:
             raise
 
     def _begin_with(self, identity: str, migrating: Callable[[int, int], None]) -> None:
-        (self._directory / "incoming.mdb").unlink(missing_ok=True)
+        for left in self._directory.glob(f"{INCOMING}*"):
+            left.unlink()
         (self._directory / "lock.mdb").unlink(missing_ok=True)
         self._tables = open_tables(self._directory, self._map_bytes, shared=True)
         try:
@@ -351,6 +354,9 @@ class LmdbStore:
             reader.close()
             reader.join()
         self._readers.clear()
+        if self._incoming is not None:
+            self._incoming.abandon()
+            self._incoming.join()
         if self._lock >= 0:
             if self._txn is not None:
                 self._txn.abort()
@@ -401,11 +407,16 @@ class LmdbStore:
     @_guarded
     def start_install(self, size: int) -> IncomingFile:
         """Begin to take in another replica's copy of `size` bytes."""
-        return IncomingFile(self._directory, size, self._adopt, self._fail)
+
+        def check(path: Path, applied: tuple[int, int], pause: Pause) -> None:
+            prepare(path, self._map_bytes, applied, pause)
+
+        self._incoming = IncomingFile(self._directory, size, check, self._adopt, self._fail)
+        return self._incoming
 
     @_guarded
     def _adopt(self, path: Path, applied: tuple[int, int]) -> None:
-        """Check another replica's copy and make it what this store shall be."""
+        """Make another replica's checked copy what this store shall be."""
         assert not self._writing, "a copy is installed between transactions"
         adopt(path, self._map_bytes, applied, self._tables, (self._first_index, self._last_index))
         self._fail(StorageFailure("it was replaced by an installed copy; open it again"))

@@ -10,17 +10,19 @@ Seals (`storage.seals`) are checked whenever a value is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import lmdb
 
 from storage import migrations
+from storage.beside import Pause
 from storage.disk import Resident, UnusableError
 from storage.records import ENTRIES, read_u64, u64
 from storage.seals import entry_seal, seal, unseal, unseal_entry
 from storage.state import APPLIED, APPLIED_META, StorageFailure
+from storage.sweeps import STEP_BYTES, STEP_RECORDS
 
 RESIDENT_BYTES_MAX = 48 * 1024 * 1024
 """Mapped pages that may count as this process's memory before they are let go of."""
@@ -60,13 +62,14 @@ class Contents(NamedTuple):
 
 
 def open_tables(path: Path, map_bytes: int, *, shared: bool) -> Tables:
-    """Open an environment. `shared`: a directory with a reader table; else a single file used by this thread alone."""
+    """Open an environment. `shared`: a directory with a reader table; else an existing file used by one thread only."""
     page = os.sysconf("SC_PAGE_SIZE")
     env = lmdb.Environment(
         str(path),
         map_size=-(-map_bytes // page) * page,
         subdir=shared,
         lock=shared,
+        create=shared,
         max_dbs=3,
         max_spare_txns=1,
         mode=0o600,
@@ -111,21 +114,19 @@ def bounds(txn: Transaction, tables: Tables) -> tuple[int, int]:
     return (read_u64(first) if first else 1), (read_u64(bytes(cursor.key())) if cursor.last() else 0)
 
 
-def verify(txn: Transaction, tables: Tables, pause: Callable[[int], None] = lambda _: None) -> Contents:
+def verify(txn: Transaction, tables: Tables, pause: Pause = lambda _: None) -> Contents:
     """Read everything once and check every checksum and what the journal promises. Raises `StorageFailure`.
 
-    `pause` is called with the bytes of each record after it was read.
+    `pause` is called with the bytes just read, after every few records.
     """
     for table in (tables.meta, tables.state):
-        for view, sealed in txn.cursor(db=table):
+        for view, sealed in _in_steps(txn.cursor(db=table), pause):
             unseal(bytes(view), sealed)
-            pause(len(sealed))
     first_index, last_index = bounds(txn, tables)
     expected = first_index
-    for view, sealed in txn.cursor(db=tables.journal):
+    for view, sealed in _in_steps(txn.cursor(db=tables.journal), pause):
         index = read_u64(bytes(view))
         unseal_entry(index, sealed)
-        pause(len(sealed))
         if index >= first_index:
             if index != expected:
                 raise StorageFailure(f"journal entry {expected} is missing")
@@ -142,6 +143,17 @@ def verify(txn: Transaction, tables: Tables, pause: Callable[[int], None] = lamb
     return Contents(first_index, last_index, APPLIED.unpack(applied) if applied else (0, 0))
 
 
+def _in_steps(cursor: Cursor, pause: Pause) -> Iterator[tuple[memoryview, memoryview]]:
+    """What the cursor runs over, with a pause after every few records."""
+    records = size = 0
+    for view, sealed in cursor:
+        yield view, sealed
+        records, size = records + 1, size + len(sealed)
+        if records >= STEP_RECORDS or size >= STEP_BYTES:
+            pause(size)
+            records = size = 0
+
+
 def state_records(txn: Transaction, tables: Tables) -> Iterator[tuple[bytes, bytes]]:
     """Every record of the state as a sweep digests it. Raises `StorageFailure`."""
     for view, sealed in txn.cursor(db=tables.state):
@@ -155,8 +167,8 @@ def state_records(txn: Transaction, tables: Tables) -> Iterator[tuple[bytes, byt
         yield key, value
 
 
-def adopt(path: Path, map_bytes: int, applied: tuple[int, int], old: Tables, old_bounds: tuple[int, int]) -> None:
-    """Check another replica's copy at `path`, and put the old store's own values and the rest of its journal in.
+def prepare(path: Path, map_bytes: int, applied: tuple[int, int], pause: Pause) -> None:
+    """Check another replica's copy at `path`, and leave in it what a replica takes over from another.
 
     Raises `ValueError` when the copy is not what it says.
     """
@@ -165,26 +177,43 @@ def adopt(path: Path, map_bytes: int, applied: tuple[int, int], old: Tables, old
     except Error as error:
         raise ValueError(f"the copy cannot be opened: {error}") from error
     try:
-        found = _check_copy(copy, path, applied)
+        found = _check_copy(copy, path, applied, pause)
         with copy.env.begin(write=True, buffers=True) as txn:
             migrate(txn, copy, get_format(txn, copy))
-        with old.env.begin(buffers=True) as mine:
-            _keep_meta(copy, old, mine)
-            _keep_journal(copy, found, old, mine, old_bounds)
+            for name in [bytes(name) for name, _ in txn.cursor(db=copy.meta)]:
+                if name not in _TRAVELLING:
+                    txn.delete(name, db=copy.meta)
+            for dropped in range(applied[0] + 1, found.last_index + 1):
+                txn.delete(u64(dropped), db=copy.journal)
     finally:
         copy.env.close()
 
 
-def _check_copy(copy: Tables, path: Path, applied: tuple[int, int]) -> Contents:
+def adopt(path: Path, map_bytes: int, applied: tuple[int, int], old: Tables, old_bounds: tuple[int, int]) -> None:
+    """Put the old store's own values, and its journal from where the prepared copy ends, into the copy."""
+    copy = open_tables(path, map_bytes, shared=False)
+    try:
+        with old.env.begin(buffers=True) as mine:
+            with copy.env.begin(write=True, buffers=True) as txn:
+                for view, sealed in mine.cursor(db=old.meta):
+                    if (name := bytes(view)) not in _TRAVELLING:
+                        txn.put(name, sealed, db=copy.meta)
+            _keep_journal(copy, applied, old, mine, old_bounds)
+    finally:
+        copy.env.close()
+
+
+def _check_copy(copy: Tables, path: Path, applied: tuple[int, int], pause: Pause) -> Contents:
     """Sweep the copy. Raises `ValueError`."""
     resident, unseen = Resident(path, RESIDENT_BYTES_MAX), 0
 
-    def pause(size: int) -> None:
+    def trim_and_pause(size: int) -> None:
         nonlocal unseen
         unseen += size
         if unseen > TOUCHED_BYTES:
             unseen = 0
             resident.trim()
+        pause(size)
 
     try:
         with copy.env.begin(buffers=True) as txn:
@@ -192,7 +221,7 @@ def _check_copy(copy: Tables, path: Path, applied: tuple[int, int]) -> Contents:
             if not version:
                 raise ValueError("the copy has no format")
             migrations.steps(version)
-            found = verify(txn, copy, pause)
+            found = verify(txn, copy, trim_and_pause)
     except (Error, StorageFailure, UnusableError) as error:
         raise ValueError(f"the copy is damaged or foreign: {error}") from error
     if found.applied != applied:
@@ -202,22 +231,11 @@ def _check_copy(copy: Tables, path: Path, applied: tuple[int, int]) -> Contents:
     return found
 
 
-def _keep_meta(copy: Tables, old: Tables, mine: Transaction) -> None:
-    with copy.env.begin(write=True, buffers=True) as txn:
-        for name in [bytes(name) for name, _ in txn.cursor(db=copy.meta)]:
-            if name not in _TRAVELLING:
-                txn.delete(name, db=copy.meta)
-        for view, sealed in mine.cursor(db=old.meta):
-            if (name := bytes(view)) not in _TRAVELLING:
-                txn.put(name, sealed, db=copy.meta)
-
-
-def _keep_journal(copy: Tables, found: Contents, old: Tables, mine: Transaction, old_bounds: tuple[int, int]) -> None:
-    """Drop the copy's entries after its last applied one, and continue with the old store's if they fit."""
-    index, term = found.applied
-    with copy.env.begin(write=True, buffers=True) as txn:
-        for dropped in range(index + 1, found.last_index + 1):
-            txn.delete(u64(dropped), db=copy.journal)
+def _keep_journal(
+    copy: Tables, applied: tuple[int, int], old: Tables, mine: Transaction, old_bounds: tuple[int, int]
+) -> None:
+    """Continue the copy's journal with the old store's if they fit."""
+    index, term = applied
     first, last = old_bounds
     if not first <= index <= last or _entry(mine, old, index)[0] != term:
         return

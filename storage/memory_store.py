@@ -303,6 +303,7 @@ class MemoryInstall:
         self._store = store
         self._size = size
         self._data = bytearray()
+        self._contents, self._applied = _Contents(), (0, 0)
 
     def write(self, offset: int, data: bytes) -> None:
         """Add the next piece."""
@@ -310,18 +311,28 @@ class MemoryInstall:
             raise ValueError("this is not the next piece of the copy")
         self._data += data
 
-    def finish(self, applied: tuple[int, int]) -> None:
-        """Check the whole copy and put it in the store's place."""
+    def check(self, applied: tuple[int, int]) -> None:
+        """Check the whole copy, which takes no time here."""
         encoded, checksum = bytes(self._data[:-_CHECKSUM_BYTES]), self._data[-_CHECKSUM_BYTES:]
         if len(self._data) != self._size or zlib.crc32(encoded) != int.from_bytes(checksum, "little"):
             raise ValueError("the copy is not whole")
-        contents = _decode_contents(encoded)
+        self._contents, self._applied = _decode_contents(encoded), applied
+
+    @property
+    def checked(self) -> bool:
+        """Whether the check is done. Raises `ValueError` when the copy is not what it says."""
+        contents, applied = self._contents, self._applied
         found = contents.meta.get(APPLIED_META)
         if found is None or APPLIED.unpack(found) != applied:
             raise ValueError("the copy was applied up to another entry than was said")
         if not contents.first_index <= applied[0] <= contents.last_index:
             raise ValueError("the copy's journal does not reach its last applied entry")
-        self._store._replace(contents, applied)
+        return True
+
+    def finish(self) -> None:
+        """Put the copy in the store's place."""
+        assert self.checked, "only what was checked takes the store's place"
+        self._store._replace(self._contents, self._applied)
 
     def abandon(self) -> None:
         """Forget the pieces."""

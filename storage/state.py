@@ -32,6 +32,10 @@ class StorageFailure(Exception):
     """
 
 
+class CopyError(Exception):
+    """A copy cannot be made or taken in now, for lack of room. The store itself is sound."""
+
+
 class State(Protocol):
     """Queue state as the rules see it. Keys are at most 400 bytes; no value is empty by meaning."""
 
@@ -77,7 +81,10 @@ class Copy(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether the copy is complete; the rest may be asked only then. Raises `StorageFailure` if it failed."""
+        """Whether the copy is complete; the rest may be asked only then.
+
+        Raises `CopyError` if it could not be made, `StorageFailure` if what was to be copied could not be read.
+        """
 
     @property
     def size(self) -> int:
@@ -98,15 +105,24 @@ class Install(Protocol):
     """A copy from another replica, arriving in pieces."""
 
     def write(self, offset: int, data: bytes) -> None:
-        """Add the next piece. Raises `ValueError` when `offset` is not where the last piece ended."""
+        """Add the next piece. Raises `ValueError` when `offset` is not where the last piece ended, `CopyError`."""
 
-    def finish(self, applied: tuple[int, int]) -> None:
-        """Check the whole copy, make it durable, and put it in this store's place.
+    def check(self, applied: tuple[int, int]) -> None:
+        """Begin to check the whole copy, which was said to end with `applied`, beside further ticks.
+
+        Raises `ValueError` when it is not whole.
+        """
+
+    @property
+    def checked(self) -> bool:
+        """Whether the check is done. Raises `ValueError` when the copy is not what it says, `CopyError`."""
+
+    def finish(self) -> None:
+        """Make the checked copy durable, and put it in this store's place. Takes no time that grows with its size.
 
         Kept from the old store: every `meta` value but `applied`, and the journal after `applied` if the old journal
         holds the very entry (index and term) of `applied`. Dropped: the copy's journal after `applied`. Atomic: after
         a crash there is the old store or the new one. The store must be closed and opened again afterwards.
-        Raises `ValueError` when the copy is not what it says; nothing has changed then.
         """
 
     def abandon(self) -> None:
@@ -172,7 +188,10 @@ class Store(State, Protocol):
         """Begin a consistent copy of everything as of the last commit; it may be made beside further ticks."""
 
     def start_install(self, size: int) -> Install:
-        """Begin to take in another replica's copy of `size` bytes, beside what is here until it is whole."""
+        """Begin to take in another replica's copy of `size` bytes, beside what is here until it is whole.
+
+        Raises `CopyError` when there is no room for it.
+        """
 
     def start_sweep(self) -> Sweep:
         """Begin to read the whole state as of the last commit again, beside further ticks."""

@@ -22,6 +22,9 @@ SWEEP_BYTES_PER_S = 64 * 1024 * 1024
 STEP_RECORDS = 200
 """Records read between two pauses: some 0.3 ms."""
 
+STEP_BYTES = 256 * 1024
+"""Bytes read between two pauses, if the records are large."""
+
 _SIZES = struct.Struct("<II")
 
 
@@ -42,7 +45,7 @@ def swept(records: Iterable[tuple[bytes, bytes]], applied: tuple[int, int], paus
     for key, value in records:
         parts += (_SIZES.pack(len(key), len(value)), key, value)
         step_bytes += len(key) + len(value)
-        if len(parts) >= 3 * STEP_RECORDS or step_bytes >= SWEEP_BYTES_PER_S // 1000:
+        if len(parts) >= 3 * STEP_RECORDS or step_bytes >= STEP_BYTES:
             digest.update(b"".join(parts))
             total_records, total_bytes = total_records + len(parts) // 3, total_bytes + step_bytes
             pause(step_bytes)

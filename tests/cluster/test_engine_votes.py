@@ -215,7 +215,8 @@ def test_a_founder_is_born_by_a_snapshot() -> None:
     copy = source.store.start_copy()
     install = bench.store.start_install(copy.size)
     install.write(0, copy.read(0, copy.size))
-    install.finish(copy.applied)
+    install.check(copy.applied)
+    install.finish()
     again = Bench(store=bench.store.crashed())
     assert again.engine.born
 

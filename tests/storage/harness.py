@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from storage.lmdb_store import LmdbStore
 from storage.memory_store import MemoryStore
-from storage.state import APPLIED, APPLIED_META, Copy, Logged, Store, Sweep
+from storage.state import APPLIED, APPLIED_META, Copy, Install, Logged, Store, Sweep
 
 _Work = TypeVar("_Work", Copy, Sweep)
 
@@ -73,7 +73,17 @@ def install(store: Store, pieces: list[tuple[int, bytes]], applied: tuple[int, i
     incoming = store.start_install(sum(len(data) for _, data in pieces))
     for offset, data in pieces:
         incoming.write(offset, data)
-    incoming.finish(applied)
+    checked(incoming, applied).finish()
+
+
+def checked(incoming: Install, applied: tuple[int, int]) -> Install:
+    """The copy, once it is checked."""
+    incoming.check(applied)
+    join = getattr(incoming, "join", None)
+    if join is not None:
+        join()
+    assert incoming.checked
+    return incoming
 
 
 def dump(store: Store) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -22,8 +23,8 @@ from storage.lmdb_store import LmdbStore, WrongIdentityError
 from storage.lmdb_tables import FORMAT_META, open_tables, put_meta
 from storage.migrations import FORMAT, NewerFormatError
 from storage.records import entry_key
-from storage.state import StorageFailure
-from tests.storage.harness import dump, finished, install, set_applied, tick, whole
+from storage.state import CopyError, StorageFailure
+from tests.storage.harness import checked, dump, finished, install, set_applied, tick, whole
 
 BYTES_MAX = 64 * 1024 * 1024
 ROOT = Path(__file__).parents[2]
@@ -323,10 +324,13 @@ def test_a_crash_at_any_line_of_an_installation_leaves_the_old_store_or_the_new(
     for piece in pieces:
         incoming.write(*piece)
     before = sys.gettrace()
-    sys.settrace(photograph)
+    threading.settrace(photograph)
     try:
-        incoming.finish((3, 1))
+        checked(incoming, (3, 1))
+        sys.settrace(photograph)
+        incoming.finish()
     finally:
+        threading.settrace(before)  # type: ignore[arg-type]
         sys.settrace(before)
     follower.close()
     after = opened(directory)
@@ -339,7 +343,7 @@ def test_a_crash_at_any_line_of_an_installation_leaves_the_old_store_or_the_new(
     for moment in moments:
         survivor = opened(moment)
         outcomes.append(dump(survivor))
-        assert not (moment / "incoming.mdb").exists()
+        assert not list(moment.glob("incoming*"))
         survivor.close()
     assert all(outcome in (old, new) for outcome in outcomes)
     assert outcomes.index(new) >= 4, "the steps before the last were seen"
@@ -366,7 +370,7 @@ def test_an_installation_syncs_the_file_before_its_name_and_then_the_directory(
     monkeypatch.setattr(os, "replace", note_replace)
     install(follower, pieces, (3, 1))
     follower.close()
-    assert calls[-3:] == ["fsync incoming.mdb", "replace data.mdb", "fsync follower"]
+    assert [call.partition("-")[0] for call in calls[-3:]] == ["fsync incoming", "replace data.mdb", "fsync follower"]
 
 
 def damaged(tmp_path: Path, damage: Callable[[LmdbStore], None]) -> list[tuple[int, bytes]]:
@@ -438,6 +442,26 @@ def test_ticks_go_on_beside_a_copy(store: LmdbStore) -> None:
     copy.close()
 
 
+def test_ticks_go_on_beside_the_check_of_a_copy(tmp_path: Path, store: LmdbStore) -> None:
+    leader, beside = opened(tmp_path / "leader"), 0
+    with tick(leader):
+        for index in range(1, 200):
+            leader.append(index, 1, os.urandom(100_000))
+        set_applied(leader, 100, 1)
+    pieces = whole(finished(leader.start_copy()), 1 << 20)
+    leader.close()
+    incoming = store.start_install(sum(len(data) for _, data in pieces))
+    for piece in pieces:
+        incoming.write(*piece)
+    incoming.check((100, 1))
+    while not incoming.checked:
+        with tick(store):
+            store.put(b"beside", beside.to_bytes(8, "big"))
+        beside += 1
+    assert beside > 2
+    incoming.finish()
+
+
 def test_a_store_that_is_closed_waits_for_its_copy(tmp_path: Path) -> None:
     store = opened(tmp_path)
     with tick(store):
@@ -456,14 +480,44 @@ def test_a_copy_that_could_not_be_made_says_so(store: LmdbStore, monkeypatch: py
     monkeypatch.setattr(os, "pwrite", full)
     copy = store.start_copy()
     copy.join()
-    with pytest.raises(StorageFailure, match="No space left"):
+    with pytest.raises(CopyError, match="No space left"):
         assert copy.ready
     assert store.room_bytes() > 0, "the store itself is sound"
 
 
+def test_a_copy_of_what_cannot_be_read_ends_the_store(store: LmdbStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(descriptor: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", broken)
+    copy = store.start_copy()
+    copy.join()
+    with pytest.raises(StorageFailure, match="Input/output error"):
+        assert copy.ready
+
+
+def test_a_copy_that_does_not_fit_is_refused_and_the_store_goes_on(
+    store: LmdbStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CopyError, match="does not fit"):
+        store.start_install(1 << 60)
+    incoming = store.start_install(100)
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(CopyError, match="No space left"):
+            incoming.write(0, b"x")
+    incoming.abandon()
+    with tick(store):
+        store.put(b"k", b"v")
+
+
 def test_nothing_is_left_behind_by_a_crash(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    (tmp_path / "incoming.mdb").write_bytes(b"half a copy")
+    (tmp_path / "incoming-half.mdb").write_bytes(b"half a copy")
     finished(store.start_copy())
     store.close()
     opened(tmp_path).close()

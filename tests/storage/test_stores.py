@@ -10,7 +10,7 @@ import pytest
 
 from storage.records import entry_key
 from storage.state import KEY_BYTES_MAX, Logged, StorageFailure, Store
-from tests.storage.harness import KINDS, Place, dump, finished, install, set_applied, tick, whole
+from tests.storage.harness import KINDS, Place, checked, dump, finished, install, set_applied, tick, whole
 
 
 @pytest.fixture(params=KINDS)
@@ -367,7 +367,7 @@ def test_a_copy_that_is_not_what_it_says_changes_nothing(place: Place, other: Pl
         data[len(data) // 2] ^= 1
     incoming.write(0, bytes(data[:-1] if fault == "cut short" else data))
     with pytest.raises(ValueError, match="copy"):
-        incoming.finish({"other index": (4, 1), "other term": (5, 2)}.get(fault, (5, 1)))
+        checked(incoming, {"other index": (4, 1), "other term": (5, 2)}.get(fault, (5, 1)))
     assert dump(other.store) == before
     with tick(other.store) as store:
         store.append(3, 1, b"goes on")
@@ -386,7 +386,7 @@ def test_pieces_are_taken_in_order_only(place: Place, other: Place) -> None:
             incoming.write(*wrong)
     for piece in pieces[1:]:
         incoming.write(*piece)
-    incoming.finish((5, 1))
+    checked(incoming, (5, 1)).finish()
     assert other.reopen().get(b"queue") == b"leader's"
 
 
@@ -399,7 +399,7 @@ def test_an_abandoned_copy_leaves_nothing(place: Place, other: Place) -> None:
     incoming.abandon()
     incoming.abandon()
     assert dump(other.store) == before
-    assert not (other.directory / "incoming.mdb").exists()
+    assert not list(other.directory.glob("incoming*"))
     install(other.store, whole(finished(place.store.start_copy())), (5, 1))
     assert other.reopen().get(b"queue") == b"leader's"
 
