@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from api.request import answer_json
+from api.rest import APPLIED_INDEX, STALENESS_MS
 from storage.limits import BATCH_MESSAGES_MAX
 from storage.settings import LIMITS, QueueSettings
 
@@ -167,15 +168,35 @@ _KEY = {
 }
 
 
+_CONSISTENCY = {
+    "name": "consistency",
+    "in": "query",
+    "description": "local: from what this node's own replica has applied, without asking the leader, even without a "
+    "majority. The headers then say how stale that may be.",
+    "schema": {"enum": ["linearizable", "local"], "default": "linearizable"},
+}
+_STALENESS: dict[str, Any] = {
+    APPLIED_INDEX: {
+        "description": "With consistency=local: up to this entry the answering replica has applied the log.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    STALENESS_MS: {
+        "description": "With consistency=local: so many milliseconds ago the replica had applied everything that was "
+        "committed, as far as it was told; unknown when it has not been told since it started.",
+        "schema": {"oneOf": [{"type": "integer", "minimum": 0}, {"const": "unknown"}]},
+    },
+}
+
+
 def _query(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "in": "query", "schema": {"type": "integer"}} for name in names]
 
 
 OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[dict[str, Any]]], ...] = (
     # method, path, summary, request schema, answers, parameters
-    ("get", "/v1/queues", "List queues", None, {200: "Queues"}, _query("limit")),
+    ("get", "/v1/queues", "List queues", None, {200: "Queues"}, [*_query("limit"), _CONSISTENCY]),
     ("put", "/v1/queues/{queue}", "Create a queue", "Settings", {201: "QueuePut", 200: "QueuePut"}, [_QUEUE, _KEY]),
-    ("get", "/v1/queues/{queue}", "Settings and counts of a queue", None, {200: "Queue"}, [_QUEUE]),
+    ("get", "/v1/queues/{queue}", "Settings and counts of a queue", None, {200: "Queue"}, [_QUEUE, _CONSISTENCY]),
     ("delete", "/v1/queues/{queue}", "Delete a queue", None, {204: None}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/purge", "Forget all messages", None, {200: "Purged"}, [_QUEUE, _KEY]),
     (
@@ -192,7 +213,7 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
         "Browse without leasing",
         None,
         {200: "Page"},
-        [_QUEUE, *_query("after", "limit")],
+        [_QUEUE, *_query("after", "limit"), _CONSISTENCY],
     ),
     ("post", "/v1/queues/{queue}/receive", "Lease messages", "Receive", {200: "Received"}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/ack", "Messages are done", "Ack", {200: "Results"}, [_QUEUE, _KEY]),
@@ -225,6 +246,8 @@ def document() -> dict[str, Any]:
             for status, name in answers.items()
         }
         responses["default"] = problem
+        if _CONSISTENCY in parameters:
+            responses["200"]["headers"] = _STALENESS
         operation: dict[str, Any] = {"summary": summary, "parameters": parameters, "responses": responses}
         if wanted is not None:
             operation["requestBody"] = {"content": _content(wanted)}

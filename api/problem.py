@@ -25,6 +25,7 @@ class Problem(Exception):
     def __init__(self, status: int, slug: str, title: str, detail: str, **more: Any) -> None:
         super().__init__(detail)
         self.status = status
+        self.headers: dict[str, str] = {}
         self.document = {"type": f"urn:trimaran:{slug}", "title": title, "status": status, "detail": detail, **more}
 
     def response(self) -> web.Response:
@@ -32,6 +33,7 @@ class Problem(Exception):
         headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store", "Server": SERVER}
         if self.status == 503:
             headers["Retry-After"] = "1"
+        headers |= self.headers
         return web.Response(status=self.status, body=msgspec.json.encode(self.document), headers=headers)
 
 

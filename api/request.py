@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -76,6 +76,14 @@ def integer(request: web.Request, name: str, default: int, lowest: int, highest:
     if not re.fullmatch(r"-?[0-9]{1,19}", text, re.ASCII) or not lowest <= int(text) <= highest:
         raise invalid(name, f"an integer from {lowest} to {highest} is needed", "Change it.", highest)
     return int(text)
+
+
+def choice(request: web.Request, name: str, *choices: str) -> str:
+    """One of the words that are allowed in the query string; the first without any. Raises `Problem`."""
+    text = request.query.get(name, choices[0])
+    if text not in choices:
+        raise invalid(name, f"one of {', '.join(choices)} is needed", "Change it, or leave it out.")
+    return text
 
 
 async def read_bytes(request: web.Request) -> bytes:
@@ -200,11 +208,17 @@ def wants_msgpack(request: web.Request) -> bool:
     return MSGPACK in accept or ("*/*" in accept and request.content_type == MSGPACK)
 
 
-def answer(request: web.Request, document: Any, status: int = 200) -> web.Response:
-    """`document` in the form the client wants."""
+def answer(
+    request: web.Request, document: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """`document` in the form the client wants, perhaps with further headers."""
     if wants_msgpack(request):
-        return web.Response(status=status, body=msgspec.msgpack.encode(document), headers=_MSGPACK_HEADERS)
-    return answer_json(document, status)
+        response = web.Response(status=status, body=msgspec.msgpack.encode(document), headers=_MSGPACK_HEADERS)
+    else:
+        response = answer_json(document, status)
+    if headers:
+        response.headers.update(headers)
+    return response
 
 
 def answer_json(document: Any, status: int = 200) -> web.Response:

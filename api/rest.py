@@ -17,6 +17,7 @@ from api.request import (
     SETTINGS,
     Wish,
     answer,
+    choice,
     idempotency,
     integer,
     queue_name,
@@ -44,6 +45,7 @@ from storage.operations import (
     Purged,
     PurgeQueue,
     PutQueue,
+    Query,
     QueueInfo,
     QueueList,
     QueuePut,
@@ -55,6 +57,9 @@ from storage.operations import (
     Settled,
 )
 from storage.settings import LIMITS, QueueSettings, out_of_range
+
+APPLIED_INDEX, STALENESS_MS = "Trimaran-Applied-Index", "Trimaran-Staleness-Ms"
+"""Headers of a local read: up to where the answering replica has applied the log, and how stale that may be."""
 
 CLIENT = web.AppKey("client", Client)
 _ENVELOPE_BYTES = 1024
@@ -144,6 +149,24 @@ async def submit(
     return reply
 
 
+async def query(request: web.Request, operation: Query) -> tuple[Reply, dict[str, str]]:
+    """Answer a query, and the headers that say how stale the answer may be if ?consistency=local allows that.
+
+    Raises `Problem` for refusals and `ClusterTrouble`.
+    """
+    if choice(request, "consistency", "linearizable", "local") == "linearizable":
+        return await submit(request, operation), {}
+    app = request.config_dict
+    look = await app[CLIENT].look(operation, timeout_ms=app[SETTINGS].request_timeout_ms)
+    staleness = "unknown" if look.staleness_ms is None else str(look.staleness_ms)
+    headers = {APPLIED_INDEX: str(look.applied_index), STALENESS_MS: staleness}
+    if isinstance(look.outcome, Refused):
+        problem = refused(look.outcome)
+        problem.headers = headers
+        raise problem
+    return Reply(look.outcome, memoryview(look.block)), headers
+
+
 def _under_key(operation: Operation, key: bytes) -> Operation:
     """A receive repeated under its key must come to the same lease: its token is then made from the key."""
     if not isinstance(operation, Receive):
@@ -171,16 +194,16 @@ async def put_queue(request: web.Request) -> web.Response:
 async def list_queues(request: web.Request) -> web.Response:
     """Queues in order of name, with settings and counts."""
     limit = integer(request, "limit", 1000, 1, 1000)
-    outcome = (await submit(request, ListQueues(request.query.get("after", ""), limit))).outcome
+    (outcome, _), headers = await query(request, ListQueues(request.query.get("after", ""), limit))
     assert isinstance(outcome, QueueList)
-    return answer(request, {"queues": [_queue(info) for info in outcome.queues]})
+    return answer(request, {"queues": [_queue(info) for info in outcome.queues]}, headers=headers)
 
 
 async def get_queue(request: web.Request) -> web.Response:
     """One queue, with settings and counts."""
-    outcome = (await submit(request, GetQueue(queue_name(request)))).outcome
+    (outcome, _), headers = await query(request, GetQueue(queue_name(request)))
     assert isinstance(outcome, QueueInfo)
-    return answer(request, _queue(outcome))
+    return answer(request, _queue(outcome), headers=headers)
 
 
 async def delete_queue(request: web.Request) -> web.Response:
@@ -346,7 +369,7 @@ async def browse(request: web.Request) -> web.Response:
     name = queue_name(request)
     after = integer(request, "after", 0, 0, MESSAGE_ID_MAX)
     limit = integer(request, "limit", 100, 1, BATCH_MESSAGES_MAX)
-    page, block = await submit(request, Browse(name, after, limit))
+    (page, block), headers = await query(request, Browse(name, after, limit))
     assert isinstance(page, Page)
     raw = wants_msgpack(request)
     messages = [
@@ -360,7 +383,7 @@ async def browse(request: web.Request) -> web.Response:
         }
         for listed, part in zip(page.messages, parts(block, len(page.messages)), strict=True)
     ]
-    return answer(request, {"messages": messages})
+    return answer(request, {"messages": messages}, headers=headers)
 
 
 # --- the cluster ------------------------------------------------------------------------------------------------------

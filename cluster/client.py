@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -32,11 +32,15 @@ from cluster.wire import (
     REPORT,
     TOLD,
     VERSION,
+    Ask,
     AskDigest,
+    AskLook,
     Connection,
     Hello,
     Report,
+    Told,
     ToldDigest,
+    ToldLook,
     hello_decoder,
     report_decoder,
     told_decoder,
@@ -49,6 +53,7 @@ from storage.operations import (
     Nack,
     Operation,
     Outcome,
+    Query,
     Receive,
     Received,
     decode_outcome,
@@ -170,7 +175,7 @@ class Client:
         self._tasks: list[asyncio.Task[None]] = []
         self._givebacks: set[asyncio.Task[None]] = set()
         self._seq_asked = 0
-        self._questions: dict[int, asyncio.Future[ToldDigest]] = {}
+        self._questions: dict[int, asyncio.Future[Told]] = {}
 
     async def start(self) -> None:
         """Begin to connect."""
@@ -381,6 +386,9 @@ class Client:
         await lost.wait()
         replica.connection = replica.report = None
         self._choose_leader()
+        for question in self._questions.values() if name == self._node else ():
+            if not question.done():
+                question.set_exception(_no_shard())
         return refused
 
     # --- trouble ------------------------------------------------------------------------------------------------------
@@ -406,25 +414,36 @@ class Client:
 
     async def digest(self, *, timeout_ms: int) -> ShardDigest:
         """The digest of this node's own replica. Raises `ClusterTrouble`."""
-        connection = self._replicas[self._node].connection
-        if connection is None:
-            raise ClusterTrouble("not_done", "this node's shard does not answer")
-        self._seq_asked += 1
-        number = self._seq_asked
-        question = self._questions[number] = asyncio.get_running_loop().create_future()
-        connection.send(ASK, msgspec.msgpack.encode(AskDigest(number)))
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                told = await question
-        except TimeoutError:
-            raise ClusterTrouble("not_done", "this node's shard did not answer in time") from None
-        finally:
-            del self._questions[number]
+        told = await self._ask(AskDigest, timeout_ms)
+        assert isinstance(told, ToldDigest)
         if told.trouble is not None:
             raise ClusterTrouble("not_done", told.trouble)
         return ShardDigest(0, told.applied_index, told.digest.hex(), told.records)
 
-    def _on_told(self, told: ToldDigest) -> None:
+    async def look(self, query: Query, *, timeout_ms: int) -> ToldLook:
+        """What this node's own replica has applied says to `query`, however stale it is. Raises `ClusterTrouble`."""
+        told = await self._ask(lambda number: AskLook(number, query), timeout_ms)
+        assert isinstance(told, ToldLook)
+        return told
+
+    async def _ask(self, question: Callable[[int], Ask], timeout_ms: int) -> Told:
+        connection = self._replicas[self._node].connection
+        if connection is None:
+            raise _no_shard()
+        self._seq_asked += 1
+        number = self._seq_asked
+        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        self._questions[number] = told
+        connection.send(ASK, msgspec.msgpack.encode(question(number)))
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                return await told
+        except TimeoutError:
+            raise ClusterTrouble("not_done", "this node's shard did not answer in time") from None
+        finally:
+            del self._questions[number]
+
+    def _on_told(self, told: Told) -> None:
         question = self._questions.get(told.number)
         if question is not None and not question.done():
             question.set_result(told)
@@ -449,3 +468,7 @@ class Client:
                 trouble = "this node does not reach a majority of the cluster"
             shard = ShardStatus(0, report.leader, report.term, report.commit_index, report.applied_index, trouble)
         return Status(self._node, nodes, [shard])
+
+
+def _no_shard() -> ClusterTrouble:
+    return ClusterTrouble("not_done", "this node's shard does not answer")

@@ -32,6 +32,8 @@ class ClusterClock:
     def observe(self, stamp_ms: int) -> None:
         """The leader says that it is `stamp_ms`."""
         self._base_ms, self._base_s = float(stamp_ms), self._monotonic()
+        # Whoever follows has nothing to catch up on when it leads: the time until now was the leader's to steer.
+        self._steered_s = self._base_s
         self.anchored = True
 
     def hear(self, node: str, wall_ms: int) -> None:

@@ -21,9 +21,10 @@ from math import inf
 from cluster.clock import ClusterClock
 from cluster.dispatcher import Dispatcher, Request
 from cluster.engine import Engine
-from cluster.messages import Message
+from cluster.freshness import Freshness
+from cluster.messages import Append, Message
 from cluster.tuning import Tuning
-from cluster.wire import FRAME_BYTES_MAX, Report
+from cluster.wire import FRAME_BYTES_MAX, AskLook, Report, ToldLook
 from storage import machine, queries
 from storage.limits import ENTRY_BYTES_MAX, ENTRY_RECEIVE_BYTES_MAX, PULSE_STEPS_MAX
 from storage.operations import (
@@ -82,6 +83,7 @@ class Replica:
         self._monotonic, self._wall_ms = monotonic, wall_ms
         self._reserve_bytes = room_reserve_bytes
         self.clock = ClusterClock(monotonic)
+        self._freshness = Freshness()
         self._inbox: list[Callable[[], None]] = []
         self._held: list[tuple[str, Message]] = []
         self._answers: dict[object, list[tuple[bytes, bytes, bytes]]] = {}
@@ -135,7 +137,13 @@ class Replica:
 
     def deliver(self, node: str, message: Message) -> None:
         """A message of another replica has arrived."""
-        self._inbox.append(lambda: self.engine.receive(node, message))
+
+        def take() -> None:
+            self.engine.receive(node, message)
+            if type(message) is Append and message.term == self.engine.term and node == self.engine.leader:
+                self._freshness.told(message.commit_index, self._monotonic())
+
+        self._inbox.append(take)
 
     def request(self, gateway: object, items: memoryview) -> bool:
         """A gateway's operations have arrived. False: this replica does not lead, and has dropped them.
@@ -157,6 +165,13 @@ class Replica:
             else:
                 self._pending.append(request)
         return True
+
+    def look(self, question: AskLook) -> ToldLook:
+        """Answer from what is applied here, leading or not, between ticks: cheap, and perhaps stale."""
+        outcome, block = queries.answer(self._store, question.query)
+        since_s = self._freshness.since_s
+        staleness_ms = None if since_s == -inf else max(0, round(1000 * (self._monotonic() - since_s)))
+        return ToldLook(question.number, outcome, block, self.engine.applied_index, staleness_ms)
 
     def cancel(self, session: int, seq: int) -> None:
         """A gateway does not wait for this receive any more."""
@@ -184,6 +199,7 @@ class Replica:
             self._lead(now_s)
         elif self._leading_term:
             self._stop_leading()
+        self._freshness.applied(engine.applied_index)
         engine.replicate()
         self._due_ms = queries.next_due_ms(self._store) if engine.is_leader and not self._pulsing else None
         self._store.commit()
@@ -191,6 +207,7 @@ class Replica:
         self._release()
 
     def _lead(self, now_s: float) -> None:
+        self._freshness.told(self.engine.commit_index, self.engine.confirmed_since())
         if not self.clock.anchored:
             self._steer(now_s)
         if self.clock.anchored and self.engine.may_propose and self.engine.confirmed_since() > -inf:

@@ -36,6 +36,8 @@ from cluster.wire import (
     REPORT,
     TOLD,
     VERSION,
+    Ask,
+    AskLook,
     Connection,
     Hello,
     Report,
@@ -304,12 +306,18 @@ class Shard:
             else:
                 connection.send(REPORT, msgspec.msgpack.encode(self._report()))
         elif kind == ASK:
-            self._digests_asked.append((connection, ask_decoder.decode(payload).number))
-            self._poke()
+            self._on_question(connection, ask_decoder.decode(payload))
         elif kind == CANCEL and len(payload) == CANCEL_PAYLOAD.size:
             self._replica.cancel(*CANCEL_PAYLOAD.unpack(payload))
         else:
             raise ValueError(f"a gateway does not send such frames of kind {kind}")
+
+    def _on_question(self, connection: Connection, question: Ask) -> None:
+        if isinstance(question, AskLook):
+            connection.send(TOLD, msgspec.msgpack.encode(self._replica.look(question)))
+        else:
+            self._digests_asked.append((connection, question.number))
+            self._poke()
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
         config, trouble = self._config, None

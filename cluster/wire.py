@@ -17,6 +17,7 @@ from typing import cast
 import msgspec
 
 from storage.limits import OPERATION_BYTES_MAX
+from storage.operations import Outcome, Query
 
 VERSION = 1
 FRAME_BYTES_MAX = 2 * OPERATION_BYTES_MAX
@@ -66,6 +67,27 @@ class AskDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
     number: int
 
 
+class AskLook(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """A gateway asks this very replica what it has applied, however stale that is. → `ToldLook`."""
+
+    number: int
+    query: Query
+
+
+class ToldLook(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """The answer to the question of this `number`, from the state as of `applied_index`. See `cluster.freshness`.
+
+    `block` holds the bodies that belong to a `Page`. staleness_ms: None if this replica has not been told what is
+    committed since it started.
+    """
+
+    number: int
+    outcome: Outcome
+    block: bytes
+    applied_index: int
+    staleness_ms: int | None
+
+
 class ToldDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """The answer to the question of this `number`: the state's digest as of `applied_index`, or the `trouble`."""
 
@@ -76,8 +98,10 @@ class ToldDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
     trouble: str | None = None
 
 
-ask_decoder = msgspec.msgpack.Decoder(AskDigest)
-told_decoder = msgspec.msgpack.Decoder(ToldDigest)
+Ask = AskDigest | AskLook
+Told = ToldDigest | ToldLook
+ask_decoder: msgspec.msgpack.Decoder[Ask] = msgspec.msgpack.Decoder(Ask)
+told_decoder: msgspec.msgpack.Decoder[Told] = msgspec.msgpack.Decoder(Told)
 hello_decoder = msgspec.json.Decoder(Hello)
 report_decoder = msgspec.msgpack.Decoder(Report)
 

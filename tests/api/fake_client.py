@@ -11,6 +11,7 @@ from aiohttp import ClientSession, TCPConnector
 from api.http import HttpServer
 from api.request import HttpSettings
 from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardDigest, ShardStatus, Status
+from cluster.wire import ToldLook
 from storage import queries
 from storage.machine import apply
 from storage.memory_store import MemoryStore
@@ -22,6 +23,7 @@ from storage.operations import (
     Operation,
     Outcome,
     Pulse,
+    Query,
     Receive,
     Received,
     encode_entry,
@@ -41,6 +43,7 @@ class FakeClient(Client):
         self.fails_with: Exception | None = None
         self.refuses_with: Outcome | None = None
         self.trouble: str | None = None
+        self.staleness_ms: int | None = 3
         self.waiting, self.cancelled = asyncio.Event(), asyncio.Event()
         self._sent = asyncio.Condition()
         self._session = 1
@@ -78,6 +81,10 @@ class FakeClient(Client):
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+
+    async def look(self, query: Query, *, timeout_ms: int) -> ToldLook:
+        outcome, block = queries.answer(self.store, query)
+        return ToldLook(1, outcome, block, self.store.last_index, self.staleness_ms)
 
     def _apply(self, operation: Operation, block: bytes = b"") -> Reply:
         index = self.store.last_index + 1

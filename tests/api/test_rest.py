@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from cluster.client import ClusterTrouble
 from storage.operations import Ack, Keyed
 from tests.api.asking import MSGPACK, ask, receipts, send
@@ -197,3 +199,34 @@ async def test_the_digest_is_of_this_nodes_state(node: Gateway) -> None:
     assert after["digest"] != before["digest"]
     node.client.fails_with = ClusterTrouble("not_done", "this node's shard does not answer")
     assert (await ask(node, "GET", "/v1/cluster/digest")).status == 503
+
+
+LOCAL = ("/v1/queues", "/v1/queues/jobs", "/v1/queues/jobs/messages")
+
+
+@pytest.mark.parametrize("path", LOCAL)
+async def test_a_local_read_is_answered_without_the_leader_and_says_how_stale_it_is(node: Gateway, path: str) -> None:
+    await send(node, "jobs", "a")
+    whole = await ask(node, "GET", path)
+    assert "Trimaran-Staleness-Ms" not in whole.headers
+    node.client.fails_with = ClusterTrouble("not_done", "this node does not reach a majority of the cluster")
+    assert (await ask(node, "GET", f"{path}?consistency=linearizable")).status == 503
+    local = await ask(node, "GET", f"{path}?consistency=local")
+    assert local.document == whole.document
+    assert local.headers["Trimaran-Staleness-Ms"] == "3"
+    assert int(local.headers["Trimaran-Applied-Index"]) == node.client.store.last_index
+    node.client.staleness_ms = None
+    assert (await ask(node, "GET", f"{path}?consistency=local")).headers["Trimaran-Staleness-Ms"] == "unknown"
+
+
+async def test_a_local_read_of_what_is_not_there_says_how_stale_that_is(node: Gateway) -> None:
+    missing = await ask(node, "GET", "/v1/queues/missing?consistency=local")
+    assert missing.status == 404
+    assert missing.headers["Trimaran-Staleness-Ms"] == "3"
+
+
+@pytest.mark.parametrize("path", LOCAL)
+async def test_a_consistency_that_there_is_not_is_refused(node: Gateway, path: str) -> None:
+    refused = await ask(node, "GET", f"{path}?consistency=eventual")
+    assert (refused.status, refused["field"]) == (400, "consistency")
+    assert "linearizable, local" in refused["detail"]

@@ -10,8 +10,23 @@ import msgspec
 import pytest
 
 from cluster.client import Client, ClusterTrouble
-from cluster.wire import HELLO, OPERATIONS, OUTCOMES, REPORT, VERSION, Connection, Hello, Report, hello_decoder
-from storage.operations import ITEM_HEADER, Done, Forget, Item, PurgeQueue, decode_items, encode_outcome
+from cluster.wire import (
+    ASK,
+    HELLO,
+    OPERATIONS,
+    OUTCOMES,
+    REPORT,
+    TOLD,
+    VERSION,
+    Ask,
+    Connection,
+    Hello,
+    Report,
+    ToldLook,
+    ask_decoder,
+    hello_decoder,
+)
+from storage.operations import ITEM_HEADER, Done, Forget, GetQueue, Item, PurgeQueue, decode_items, encode_outcome
 
 Answer = Callable[[Connection, Item], None]
 
@@ -22,6 +37,7 @@ class Shard:
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
         self.on_operation: Answer = self.done
+        self.on_question: Callable[[Connection, Ask], None] = self.tell
         self.term = 1
 
     async def start(self, path: Path) -> None:
@@ -38,6 +54,8 @@ class Shard:
                 if not isinstance(item.operation, Forget):
                     self.seen.append((item.session, item.seq))
                     self.on_operation(connection, item)
+        elif kind == ASK:
+            self.on_question(connection, ask_decoder.decode(payload))
 
     def report(self, connection: Connection) -> None:
         report = Report("n1", "n1", self.term, 1, 1, True, True, None)
@@ -46,6 +64,9 @@ class Shard:
     def done(self, connection: Connection, item: Item) -> None:
         outcome = encode_outcome(Done())
         connection.send(OUTCOMES, ITEM_HEADER.pack(item.session, item.seq, len(outcome), 0), outcome)
+
+    def tell(self, connection: Connection, question: Ask) -> None:
+        connection.send(TOLD, msgspec.msgpack.encode(ToldLook(question.number, Done(), b"x", 7, None)))
 
     def lose(self, connection: Connection, item: Item) -> None:
         self.on_operation = self.done
@@ -99,3 +120,18 @@ async def test_what_was_never_sent_is_not_done(tmp_path: Path) -> None:
         await client.submit(PurgeQueue("q"), timeout_ms=50)
     assert trouble.value.outcome == "not_done"
     await client.close()
+
+
+async def test_the_own_replica_is_asked_for_what_it_has(shard: Shard, client: Client) -> None:
+    await client.submit(PurgeQueue("q"), timeout_ms=5000)  # it is connected then
+    told = await client.look(GetQueue("q"), timeout_ms=5000)
+    assert (told.outcome, told.block, told.applied_index, told.staleness_ms) == (Done(), b"x", 7, None)
+    assert shard.seen == [(shard.seen[0][0], 1)], "nothing more went to the leader"
+
+
+async def test_a_question_to_a_replica_that_goes_away_is_given_up_at_once(shard: Shard, client: Client) -> None:
+    await client.submit(PurgeQueue("q"), timeout_ms=5000)
+    shard.on_question = lambda connection, question: connection.close()
+    with pytest.raises(ClusterTrouble, match="does not answer") as trouble:
+        await client.look(GetQueue("q"), timeout_ms=60_000)
+    assert trouble.value.outcome == "not_done"

@@ -144,6 +144,10 @@ async def test_a_retry_on_another_node_after_a_failover_takes_effect_once(cluste
 
 
 async def test_without_a_majority_it_says_so_within_a_second_and_keeps_nothing(cluster: Cluster) -> None:
+    async def n1_has_it() -> bool:
+        return (await cluster.call("n1", "GET", "/v1/queues/q?consistency=local"))[0] == 200
+
+    await eventually(n1_has_it, "n1 has applied that there is a queue")
     for name in ("n2", "n3"):
         cluster.nodes[name].kill()
     began_s = time.monotonic()
@@ -152,6 +156,7 @@ async def test_without_a_majority_it_says_so_within_a_second_and_keeps_nothing(c
     assert problem["outcome"] in ("unknown", "not_done")
     assert time.monotonic() - began_s < 1.5  # a second, and a shared machine's half
     assert (await cluster.call("n1", "GET", "/v1/queues/q"))[0] == 503
+    assert await n1_has_it(), "what it has it shows, if that will do"
     status, unready = await cluster.call("n1", "GET", "/readyz")
     assert (status, unready["outcome"]) == (503, "not_done")
     cluster.nodes["n2"].start()

@@ -1,0 +1,141 @@
+"""Reads from one replica's own state: what they show, and what they say about how stale it is."""
+
+from __future__ import annotations
+
+from math import inf
+
+from cluster.freshness import Freshness
+from cluster.wire import AskLook, ToldLook
+from storage.block import encode_block
+from storage.operations import GetQueue, PutQueue, QueueInfo, Refused, Send
+from storage.settings import QueueSettings
+from tests.cluster.trio import Trio
+
+
+def look(trio: Trio, name: str) -> ToldLook:
+    return trio.replicas[name].look(AskLook(9, GetQueue("q")))
+
+
+def ready(told: ToldLook) -> int:
+    assert isinstance(told.outcome, QueueInfo)
+    return told.outcome.ready
+
+
+def send(trio: Trio) -> None:
+    trio.do(Send("q", 1), encode_block([(b"x", b"")]))
+
+
+def started() -> tuple[Trio, str, list[str]]:
+    trio = Trio()
+    trio.start()
+    trio.run(1.0)
+    trio.do(PutQueue("q", QueueSettings()))
+    return trio, trio.leader, [name for name in trio.names if name != trio.leader]
+
+
+def test_every_replica_answers_and_is_a_heartbeat_old_at_most() -> None:
+    trio, leader, followers = started()
+    send(trio)
+    trio.run(0.2)
+    for name in (leader, *followers):
+        told = look(trio, name)
+        assert (told.number, ready(told)) == (9, 1)
+        assert told.staleness_ms is not None
+        assert told.staleness_ms <= 60
+        assert told.applied_index == trio.replicas[leader].engine.applied_index
+
+
+def test_who_is_cut_off_shows_what_it_had_and_how_long_ago_that_was() -> None:
+    trio, leader, (lonely, _other) = started()
+    send(trio)
+    trio.run(0.2)
+    trio.block(lonely)
+    send(trio)
+    trio.run(5.0)
+    told = look(trio, lonely)
+    assert ready(told) == 1, "the second was sent without it"
+    assert told.staleness_ms is not None
+    assert 4900 <= told.staleness_ms <= 5200
+    assert ready(look(trio, leader)) == 2
+
+
+def test_a_leader_that_is_cut_off_does_not_call_itself_fresh() -> None:
+    trio, leader, _followers = started()
+    send(trio)
+    trio.run(0.2)
+    trio.block(leader)
+    trio.run(0.3)
+    assert trio.replicas[leader].engine.is_leader
+    before = look(trio, leader)
+    assert before.staleness_ms is not None
+    assert 250 <= before.staleness_ms <= 400
+    trio.run(3.0)
+    assert not trio.replicas[leader].engine.is_leader
+    after = look(trio, leader)
+    assert after.staleness_ms is not None
+    assert 3250 <= after.staleness_ms <= 3400
+    assert ready(after) == 1
+
+
+def test_after_a_restart_without_a_leader_the_staleness_is_unknown() -> None:
+    trio, leader, (follower, other) = started()
+    send(trio)
+    trio.run(0.2)
+    for name in (leader, follower, other):
+        trio.crash(name)
+    trio.start(follower)
+    trio.run(2.0)
+    told = look(trio, follower)
+    assert (ready(told), told.staleness_ms) == (1, None)
+    trio.start(leader)
+    trio.run(3.0)
+    again = look(trio, follower)
+    assert again.staleness_ms is not None
+    assert again.staleness_ms <= 60
+
+
+def test_a_queue_that_is_not_there_yet_is_refused() -> None:
+    trio, _leader, (follower, _other) = started()
+    told = trio.replicas[follower].look(AskLook(1, GetQueue("missing")))
+    assert isinstance(told.outcome, Refused)
+
+
+def test_a_cluster_of_one_is_never_stale() -> None:
+    trio = Trio("a")
+    trio.start()
+    trio.run(1.0)
+    trio.do(PutQueue("q", QueueSettings()))
+    assert look(trio, "a").staleness_ms == 0
+
+
+# --- what a replica knows ---------------------------------------------------------------------------------------------
+
+
+def test_it_is_fresh_when_it_has_applied_what_it_was_told() -> None:
+    freshness = Freshness()
+    assert freshness.since_s == -inf
+    freshness.told(5, 1.0)
+    freshness.applied(4)
+    assert freshness.since_s == -inf
+    freshness.applied(5)
+    assert freshness.since_s == 1.0
+    freshness.told(5, 2.0)
+    freshness.applied(5)
+    assert freshness.since_s == 2.0
+
+
+def test_one_that_is_always_a_little_behind_is_not_taken_for_one_that_stands_still() -> None:
+    freshness = Freshness()
+    for second in range(100):
+        freshness.told(10 * second, float(second))
+        freshness.applied(10 * second - 5)
+    assert 96.0 <= freshness.since_s <= 98.0
+
+
+def test_an_older_word_takes_nothing_back() -> None:
+    freshness = Freshness()
+    freshness.told(5, 3.0)
+    freshness.applied(5)
+    freshness.told(4, 1.0)
+    freshness.applied(5)
+    assert freshness.since_s == 3.0
