@@ -74,3 +74,9 @@ FILTER_BODY_DIGITS_MAX = 640
 
 FILTER_STEPS_MAX = 100_000
 """Elements of arrays, times the conditions put to each, that one filter looks at in one message: some milliseconds."""
+
+ROUTING_CHARACTERS_MAX = 255
+"""Characters of a routing key and of a pattern for it, as in AMQP."""
+
+ROUTING_WORDS_MAX = 32
+"""Words of a routing key and of a pattern for it: each word of a key may meet each of a pattern."""
