@@ -22,7 +22,7 @@ from cluster.standing import Standing
 class Elections(Seams):
     """The part of the engine that elects. `cluster.engine.Engine` is the whole."""
 
-    _names: list[str]
+    _voting: frozenset[str]
     _rng: random.Random
     _send: Callable[[str, Message], None]
     _journal: Journal
@@ -34,7 +34,7 @@ class Elections(Seams):
     def _begin_elections(self, now_s: float, alone: bool) -> None:
         """Nobody leads, as far as this replica knows; it has just started. `alone`: there is nobody else to vote."""
         self._leader_heard_s = -inf
-        # A campaign: the pre-vote's round and who has granted it, then who has voted.
+        # A campaign: the pre-vote's round and who has granted it, then who has voted (voters only).
         self._round = 0
         self._granted: set[str] | None = None
         self._voters: set[str] = set()
@@ -51,11 +51,11 @@ class Elections(Seams):
     def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
         """An election is due: whether to campaign now. Asks for pre-votes first, unless the leader wants it."""
         now_s, forced = self._monotonic(), bool(self._SyncObj__transferInProgress)
-        if not self._standing.may_vote():
+        if self.name not in self._voting or not self._standing.may_vote():
             self._SyncObj__transferInProgress = False
             self._rest(now_s)
             return False
-        if forced or self._is_majority(1 + len(self._granted or ())):
+        if forced or self._is_majority({self.name, *(self._granted or ())}):
             self._campaigning, self._forced, self._granted = True, forced, None
             self._voters = set()
             self._standing.promise()
@@ -67,7 +67,7 @@ class Elections(Seams):
             self._rest(now_s)
             self.election_steps["asked"] += 1
             question = PreVote(self.term + 1, self.last_index, self._journal.last_term, self._round)
-            for name in sorted(self._connected):
+            for name in sorted(self._connected & self._voting):
                 self._send(name, question)
         return False
 
@@ -105,7 +105,10 @@ class Elections(Seams):
         self._SyncObj__onMessageReceived(peer, request)
 
     def _on_vote(self, peer: Node, message: Vote) -> None:
-        if message.term == self.term and peer.id not in self._voters:
+        # A candidacy ends with its time: from then on nobody is elected by a vote that its giver may have forgotten.
+        if self._monotonic() > self._SyncObj__raftElectionDeadline:
+            return
+        if message.term == self.term and peer.id in self._voting - self._voters:
             self._voters.add(peer.id)
             self._SyncObj__onMessageReceived(peer, {"type": "response_vote", "term": message.term})
 
@@ -132,7 +135,7 @@ class Elections(Seams):
         """How long to wait for a leader; for a candidate, how long to wait for votes."""
         if self._campaigning:
             self._campaigning = False
-            return self._rng.uniform(1, 2) * self._tuning.retry_s
+            return self._rng.uniform(0.5, 1) * self._tuning.candidacy_s
         return self._timeout_s()
 
     def _timeout_s(self) -> float:
@@ -147,8 +150,8 @@ class Elections(Seams):
     def _hurry(self) -> None:
         self._rest_until_s = min(self._rest_until_s, self._monotonic() + self._jitter_s())
 
-    def _is_majority(self, count: int) -> bool:
-        return 2 * count > len(self._names)
+    def _is_majority(self, names: set[str]) -> bool:
+        return 2 * len(self._voting & names) > len(self._voting)
 
     def _adopt(self, term: int) -> None:
         """There is a higher term: follow in it, nobody yet."""

@@ -21,12 +21,20 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, nextafter
 
 from cluster.elections import Elections
 from cluster.journal import BrokenInvariantError, Journal
+from cluster.membership import (
+    MEMBERSHIP_KIND,
+    ChangeRefusedError,
+    Membership,
+    Memberships,
+    configured,
+    encode_membership,
+)
 from cluster.messages import (
     Append,
     Appended,
@@ -70,7 +78,7 @@ class Engine(Elections):
     def __init__(
         self,
         name: str,
-        members: Iterable[str],
+        members: Mapping[str, str] | Iterable[str],
         store: Store,
         *,
         apply: Callable[[int, int, bytes], None],
@@ -84,10 +92,12 @@ class Engine(Elections):
         wall_ms: Callable[[], int] = lambda: 0,
         room_ok: Callable[[], bool] = lambda: True,
         heard: Callable[[str, int, bool], None] = lambda node, wall_ms, room_ok: None,
+        cluster: str = "",
     ) -> None:
         """Stand where the store says. No transaction may be open: this takes one of its own.
 
-        name, members: this replica and all replicas of the shard, itself included.
+        name, members: this replica, and the replicas that the shard is configured with (addresses by name, or names):
+            they are the voters until the journal or the state says otherwise (`cluster.membership`).
         apply(index, term, payload): an entry is committed; write its effects into the open transaction. What it
             raises is fatal. Each entry is applied once, in order.
         send(node, message): hand over to the transport, now or after the commit, see `cluster.messages`.
@@ -95,11 +105,12 @@ class Engine(Elections):
         on_dropped(index): an own proposal will never be committed.
         stamp() → observe(clock_ms): the leader's cluster time, told to followers with every append.
         wall_ms(), room_ok() → heard(node, wall_ms, room_ok): a follower's facts, told to the leader with every answer.
+        cluster: the cluster's identity, for the record of the first change.
         """
-        self._names = sorted(set(members))
-        if name not in self._names:
-            raise ValueError(f"{name} is not among the members {', '.join(self._names)}")
-        self._peers = {peer: Node(peer) for peer in self._names if peer != name}
+        founders = configured(members, cluster)
+        if name not in founders.voters:
+            raise ValueError(f"{name} is not among the members {', '.join(founders.voters)}")
+        self.name = name
         self._store, self._apply, self._send = store, apply, send
         self._rng = rng or random.Random()
         self._dropped, self._stamp, self._observe = on_dropped, stamp, observe
@@ -108,12 +119,13 @@ class Engine(Elections):
         tuning = tuning or Tuning()
         store.begin()
         self._journal = Journal(store, tuning.cache_bytes)
-        self._standing = Standing(store, len(self._names))
+        self._standing = Standing(store, founders.voters.keys() - {name})
         term, vote = self._journal.hard()
         applied_index, _ = self._journal.applied()
-        store.commit()
         if applied_index > self._journal.last_index:
             raise BrokenInvariantError(f"entry {applied_index} was applied but is not in the journal")
+        self._memberships = Memberships(store, self._journal, applied_index, founders)
+        store.commit()
         self._durable_index, self._durable_applied_index = self._journal.last_index, applied_index
         self._outgoing, self._incoming = Outgoing(store, tuning), Incoming(store)
 
@@ -122,13 +134,16 @@ class Engine(Elections):
         self._transfer: _Transfer | None = None
         self._proposed: deque[int] = deque()
 
+        self._nodes: dict[str, Node] = {}
+        self._voting = frozenset(self.membership.voters)
+
         # NB: the stock constructor reads every property of this class, so what they stand on must be there by now.
-        super().__init__(name, self._peers.values(), monotonic, tuning)
+        super().__init__(name, self._other_voters(), monotonic, tuning)
         self._SyncObj__raftLog = self._journal
         self._SyncObj__raftCurrentTerm = max(term, self._journal.last_term)
         self._SyncObj__votedForNodeId = vote if term == self.term else None
         self._SyncObj__raftCommitIndex = self._SyncObj__raftLastApplied = applied_index
-        self._begin_elections(monotonic(), alone=not self._peers)
+        self._begin_elections(monotonic(), alone=self._voting == {name})
 
     # --- what the caller sees -----------------------------------------------------------------------------------------
 
@@ -153,8 +168,19 @@ class Engine(Elections):
         now_s = self._monotonic()
         if self.is_leader:
             since_s = now_s - self._tuning.election_min_s
-            return self._is_majority(1 + sum(at_s > since_s for at_s in self._SyncObj__lastResponseTime.values()))
-        return self._hears_leader(now_s) or self._is_majority(1 + len(self._connected))
+            heard = {node.id for node, at_s in self._SyncObj__lastResponseTime.items() if at_s > since_s}
+            return self._is_majority(heard | {self.name})
+        return self._hears_leader(now_s) or self._is_majority(self._connected | {self.name})
+
+    @property
+    def membership(self) -> Membership:
+        """The membership in force: the last one in the journal, committed or not."""
+        return self._memberships.latest
+
+    @property
+    def memberships(self) -> Memberships:
+        """The applied membership, and those that may follow it."""
+        return self._memberships
 
     @property
     def snapshot_trouble(self) -> str | None:
@@ -182,9 +208,9 @@ class Engine(Elections):
         """
         if not self.is_leader or self.applied_index < self._SyncObj__noopIDx:
             return -inf
-        echoes = sorted((follower.echo_s for follower in self._followers.values()), reverse=True)
-        others = len(self._names) // 2
-        return echoes[others - 1] if others else self._monotonic()
+        others = len(self._voting) // 2
+        echoes = [follower.echo_s for name, follower in self._followers.items() if name in self._voting]
+        return sorted(echoes, reverse=True)[others - 1] if others else self._monotonic()
 
     def confirm(self) -> None:
         """Send a heartbeat to everyone with the next `replicate`, so that `confirmed_since` moves on."""
@@ -194,13 +220,11 @@ class Engine(Elections):
     # --- what the caller does -----------------------------------------------------------------------------------------
 
     def connected(self, node: str, born: bool) -> None:
-        """A connection to `node` stands; whatever was under way on an earlier one is lost."""
-        peer = self._peers.get(node)
-        if peer is None:
-            return
-        self._enter()
+        """A connection to `node` stands; whatever was under way on an earlier one is lost.
+
+        It may be a node that this replica's journal knows nothing of yet: a leader of later times, for example.
+        """
         self._connected.add(node)
-        self._SyncObj__onNodeConnected(peer)
         self._standing.connected(node, born)
         if node in self._followers:
             self._followers[node].restart(self.last_index + 1)
@@ -210,12 +234,7 @@ class Engine(Elections):
 
     def disconnected(self, node: str) -> None:
         """The connection to `node` is gone. If it led, an election begins almost at once."""
-        peer = self._peers.get(node)
-        if peer is None:
-            return
-        self._enter()
         self._connected.discard(node)
-        self._SyncObj__onNodeDisconnected(peer)
         self._standing.disconnected(node)
         self._outgoing.leave(node)
         if self.leader == node:
@@ -227,10 +246,10 @@ class Engine(Elections):
 
     def receive(self, node: str, message: Message) -> None:
         """A message has arrived over the present connection to `node`. Raises `BrokenInvariantError`."""
-        peer = self._peers.get(node)
-        if peer is None:
+        if node not in self._connected and node not in self.membership.members:
             return
         self._enter()
+        peer = self._node(node)
         match message:
             case Append():
                 self._on_append(peer, message)
@@ -248,12 +267,13 @@ class Engine(Elections):
                 self._SyncObj__onMessageReceived(peer, {"type": "timeout_now", "term": message.term})
             case Welcome() if message.term == self.term and self.leader == node and not self._standing.counts:
                 self._standing.welcomed()
+                self._SyncObj__setCurrentTerm(self.term, node)
                 self._votes_from_s = self._monotonic() + self._tuning.election_max_s
             case Piece():
                 self._on_piece(peer, message)
             case PieceTaken() if message.term == self.term and self.is_leader:
                 index = self._outgoing.taken(node, message, self._monotonic())
-                if index is not None:
+                if index is not None and node in self._followers:
                     self._followers[node].restart(index + 1)
 
     def tick(self) -> None:
@@ -261,15 +281,55 @@ class Engine(Elections):
         self._enter()
         self._hand_over()
         self.doTick(0.0)
+        self._promote()
 
     def propose(self, payload: bytes) -> int:
         """Append an entry and return its index. `payload[0]` is its kind. Raises `NotLeaderError`."""
         if not self.may_propose:
             raise NotLeaderError(f"{self.name} does not take proposals: the leader is {self.leader}")
         index = self.last_index + 1
-        self._journal.append(index, self.term, payload)
+        self._append(index, self.term, payload)
         self._proposed.append(index)
         return index
+
+    def change(self, membership: Membership) -> int:
+        """Append a membership that differs from the one in force in one member, and return the entry's index.
+
+        It is in force at once. A leader that is to be removed hands over first, so that no replica ever holds the entry
+        that removes it. Raises `NotLeaderError`, and `ChangeRefusedError` while another change is under way, or when
+        those who would be left to vote could not commit anything now, not even this.
+        """
+        if not self.may_propose:
+            raise NotLeaderError(f"{self.name} does not take proposals: the leader is {self.leader}")
+        if len(membership.voters.keys() ^ self.membership.voters.keys()) > 1 or self.name not in membership.voters:
+            raise BrokenInvariantError(f"from {self.membership} to {membership} is more than one step for {self.name}")
+        if not self.may_change:
+            raise ChangeRefusedError("change_under_way", "another change of the membership is under way")
+        sound = self.sound & membership.voters.keys()
+        if 2 * len(sound) <= len(membership.voters) and not membership.voters.keys() >= self._voting:
+            raise ChangeRefusedError(
+                "no_majority_left",
+                f"of the voters that would be left, {', '.join(membership.voters)}, only {', '.join(sorted(sound))} "
+                "can be counted on now, which is no majority",
+            )
+        return self.propose(encode_membership(membership))
+
+    @property
+    def sound(self) -> set[str]:
+        """As leader: itself, and those that are connected, have answered lately, and whose word counts."""
+        since_s = self._monotonic() - self._tuning.election_min_s
+        return {self.name} | {
+            name for name in self._connected & self._followers.keys() if self._followers[name].echo_s > since_s
+        }
+
+    @property
+    def may_change(self) -> bool:
+        """Whether `change` would take one: see `cluster.membership` for why one waits for the other."""
+        return (
+            self.may_propose
+            and self.commit_index >= self._SyncObj__noopIDx
+            and self.commit_index >= self._memberships.pending_index
+        )
 
     def replicate(self) -> None:
         """As leader, send every follower what it lacks, as far as its window allows, and heartbeats where due."""
@@ -295,7 +355,7 @@ class Engine(Elections):
 
         No proposals are taken while it is tried, for `transfer_s` at most.
         """
-        if self.is_leader and self._peers and self._transfer is None:
+        if self.is_leader and self._voting != {self.name} and self._transfer is None:
             self._transfer = _Transfer(to, self._monotonic() + self._tuning.transfer_s)
 
     # --- following ----------------------------------------------------------------------------------------------------
@@ -321,9 +381,14 @@ class Engine(Elections):
             if index <= self.last_index and self._differs(index, term):
                 self._truncate(index)
             if index > self.last_index:
-                self._journal.append(index, term, payload)
+                self._append(index, term, payload)
                 self._standing.appended()
             index += 1
+
+    def _append(self, index: int, term: int, payload: bytes) -> None:
+        self._journal.append(index, term, payload)
+        if self._memberships.appended(index, payload):
+            self._reconfigure()
 
     def _differs(self, index: int, term: int) -> bool:
         """Whether the leader's entry at `index` is not here. What is committed here must be the same there."""
@@ -340,6 +405,8 @@ class Engine(Elections):
         self._durable_index = min(self._durable_index, index - 1)
         while self._proposed and self._proposed[-1] >= index:
             self._dropped(self._proposed.pop())
+        if self._memberships.truncated(index):
+            self._reconfigure()
 
     def _advance_commit(self, leader_commit_index: int, verified_index: int) -> None:
         """Commit what the leader has committed, as far as this message has shown that it is the same here."""
@@ -384,7 +451,9 @@ class Engine(Elections):
     # --- leading ------------------------------------------------------------------------------------------------------
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
-        self._followers = {name: Follower(self.last_index + 1) for name in self._peers}
+        others = self.membership.members.keys() - {self.name}
+        self._followers = {name: Follower(self.last_index + 1) for name in sorted(others)}
+        self._SyncObj__raftMatchIndex: dict[Node, int] = {}
         super()._SyncObj__onBecomeLeader()
         self.election_steps["won"] += 1
         self._standing.appended()
@@ -434,25 +503,32 @@ class Engine(Elections):
             return
         if message.match_index > self.last_index:
             raise BrokenInvariantError(f"{peer.id} acknowledges entry {message.match_index} of {self.last_index}")
-        follower, matches = self._followers[peer.id], self._SyncObj__raftMatchIndex
+        follower = self._followers.get(peer.id)
+        if follower is None:
+            return  # it was removed
         if message.ok:
             follower.accepted(message.match_index)
         else:
             follower.refused(message.prev_index, message.next_index)
+        matches, now_s = self._SyncObj__raftMatchIndex, self._monotonic()
         if message.counts:
             follower.echo_s = max(follower.echo_s, message.echo)
-            matches[peer] = max(matches[peer], message.match_index)
-            self._SyncObj__lastResponseTime[peer] = self._monotonic()
+            follower.race(self.last_index, now_s, self._tuning.election_min_s)
         else:
             follower.echo_s = -inf
-            matches[peer] = 0
+            follower.is_level = False
             self._consider_welcome(peer, follower)
+        if peer in matches:
+            matches[peer] = max(matches[peer], message.match_index) if message.counts else 0
+            if message.counts:
+                self._SyncObj__lastResponseTime[peer] = now_s
         self._heard(peer.id, message.wall_ms, message.room_ok)
 
     def _consider_welcome(self, peer: Node, follower: Follower) -> None:
         """`peer` says that its word does not count. See `cluster.standing` for when it does again."""
         if follower.welcome_index is None:
-            follower.welcome_index, follower.welcome_s = self.last_index, self._monotonic()
+            follower.welcome_index = self.last_index
+            follower.welcome_s = self._monotonic() + self._tuning.candidacy_s
         elif (
             min(follower.match_index, self.commit_index) >= follower.welcome_index
             and self.confirmed_since() > follower.welcome_s
@@ -469,12 +545,50 @@ class Engine(Elections):
             able = [
                 (follower.match_index, name)
                 for name, follower in self._followers.items()
-                if name in self._connected and follower.echo_s > -inf and transfer.to in (None, name)
+                if name in self._connected & self._voting and follower.echo_s > -inf and transfer.to in (None, name)
             ]
             match_index, name = max(able, default=(0, ""))
             if match_index == self.last_index:
                 transfer.asked = True
                 self._send(name, TimeoutNow(self.term))
+
+    def _promote(self) -> None:
+        """As leader, make a voter of a learner that holds everything and whose word counts."""
+        if not (self.membership.learners and self.is_leader and self.may_change):
+            return
+        for name in self.membership.learners:
+            if name in self._connected and self._followers[name].is_level:
+                self.change(self.membership.with_voter(name))
+                return
+
+    def _reconfigure(self) -> None:
+        """Another membership is in force."""
+        self._voting = frozenset(self.membership.voters)
+        self._SyncObj__otherNodes = self._other_voters()
+        if not self.is_leader:
+            return
+        matches = {}
+        for name in [*self._followers, *self.membership.members]:
+            if name == self.name:
+                continue
+            if name not in self.membership.members:
+                del self._followers[name]
+                self._outgoing.leave(name)
+                continue
+            follower = self._followers.setdefault(name, Follower(self.last_index + 1))
+            if name in self._voting:
+                node = self._node(name)
+                # A learner becomes a voter only while its word counts, and with it what it has acknowledged.
+                matches[node] = self._SyncObj__raftMatchIndex.get(node, follower.match_index)
+                self._SyncObj__lastResponseTime.setdefault(node, self._monotonic())
+        self._SyncObj__raftMatchIndex = matches
+
+    def _other_voters(self) -> set[Node]:
+        return {self._node(name) for name in self._voting if name != self.name}
+
+    def _node(self, name: str) -> Node:
+        """The stock code's word for a replica."""
+        return self._nodes.setdefault(name, Node(name))
 
     def _state_changed(self, old: int, new: int) -> None:
         if old == LEADER:
@@ -496,7 +610,7 @@ class Engine(Elections):
         if not self.is_leader:
             return False
         held = sorted((self._durable_index, *self._SyncObj__raftMatchIndex.values()), reverse=True)
-        index = min(held[len(self._names) // 2], self._durable_index)
+        index = min(held[len(self._voting) // 2], self._durable_index)
         return bool(index > self.commit_index and index >= int(self._SyncObj__noopIDx))
 
     def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
@@ -510,6 +624,8 @@ class Engine(Elections):
             payload_bytes += len(entry.payload)
             if entry.payload[0] == ENTRY_KIND:
                 self._apply(index, entry.term, entry.payload)
+            elif entry.payload[0] == MEMBERSHIP_KIND:
+                self._memberships.apply(index, entry.payload)
             self._SyncObj__raftLastApplied = index
         self._journal.set_applied(index, entry.term)
         while self._proposed and self._proposed[0] <= index:

@@ -35,6 +35,9 @@ class Follower:
     welcome_index: int | None = None
     """What it must hold, committed by others, before its word counts again; None if it was never in doubt."""
     welcome_s: float = inf
+    is_level: bool = False
+    """Whether its word counts and it keeps up: a learner that is level is made a voter."""
+    _race: tuple[int, float] = (0, -inf)
     _sent: deque[_Sent] = field(default_factory=deque)
     _sent_bytes: int = 0
 
@@ -43,6 +46,8 @@ class Follower:
         self._probe(next_index)
         self.match_index = 0
         self.welcome_index = None
+        self.is_level = False
+        self._race = (0, -inf)
 
     def has_room(self, messages_max: int, bytes_max: int) -> bool:
         """Whether another message with entries may be sent."""
@@ -75,6 +80,16 @@ class Follower:
         if match_index + 1 >= self.next_index:
             self.next_index = match_index + 1
             self.probing = False
+
+    def race(self, last_index: int, now_s: float, patience_s: float) -> None:
+        """It has answered, and its word counts. `last_index` is the leader's.
+
+        It is level when it has caught up with where the leader was within `patience_s` (Ongaro's thesis, 4.2.1).
+        """
+        goal_index, since_s = self._race
+        if self.match_index >= goal_index:
+            self.is_level = now_s - since_s < patience_s or self.match_index == last_index
+            self._race = (last_index, now_s)
 
     def refused(self, prev_index: int, next_index: int) -> None:
         """It does not hold the entry `prev_index`, but everything before `next_index`. Old refusals change nothing."""

@@ -30,8 +30,6 @@ _METHODS = (
     *(
         "generateRaftTimeout",
         "onMessageReceived",
-        "onNodeConnected",
-        "onNodeDisconnected",
         "setCurrentTerm",
         "setState",
     ),
@@ -39,7 +37,7 @@ _METHODS = (
 _ATTRIBUTES = (
     *("raftLog", "raftState", "raftCurrentTerm", "votedForNodeId", "raftLeader", "raftElectionDeadline", "noopIDx"),
     *("raftCommitIndex", "raftLastApplied", "raftMatchIndex", "lastResponseTime", "transferInProgress"),
-    *("newAppendEntriesTime", "needLoadDumpFile"),
+    *("newAppendEntriesTime", "needLoadDumpFile", "otherNodes"),
 )
 
 if VERSION != _PINNED:

@@ -8,22 +8,37 @@ entry that it had acknowledged. But in a new cluster every replica is as empty, 
   every other member is connected to it and none of them was born, it may vote. The vote makes it a *founder*, in the
   same transaction: it remembers its promises like anybody else from here on, and its word counts. A founder is *born*
   when it holds the first entry of a leader. So the first election ever needs all members, and no later one does.
-* Any other unborn replica is born when a leader welcomes it. The leader does so when, after it first heard the replica
-  say that its word does not count, (1) a majority *of others* has answered a message sent since, (2) the replica holds,
-  and the others have committed, all that was in the leader's journal at that moment.
+* Any other unborn replica is born when a leader welcomes it: a wiped one, and one that has just been added. The leader
+  does so when (1) a majority of the voters, the replica itself not counted, has answered a message that was sent a
+  candidacy (`Tuning.candidacy_s`) or more after the leader first heard the replica say that its word does not count,
+  (2) the replica holds, and the others have committed, all that was in the leader's journal at that first moment.
+  A welcome counts as a vote for that leader in its term.
 
-Why that is enough. Let W be wiped and welcomed by L in term T. By (1) a majority Q without W was at term ≤ T after the
-wipe. A leader of a term above T, elected with W's forgotten vote, would have had the vote of somebody in Q, who would
-not have answered L. So W's forgotten votes elected nobody later than L, and what leaders before L committed, with W's
-acknowledgement or not, is in L's journal: L's majority shares with theirs a member that is not W. What L itself
-committed by W's word is below the mark of (2). A vote that was still under way when W was wiped is spent by the time W
-votes again: it waits an election timeout after it was welcomed.
+Why that is enough. Let W be wiped and welcomed by L in term T, and Q be the majority of (1).
+
+Nobody was elected in a term above T before the candidacies of W's forgotten votes were over. Else take the lowest such
+term; all memberships in its leader's journal are from leaders up to T. Since memberships change one voter at a time,
+each after the last was committed and after an entry of its leader's own term was (`cluster.membership`), that leader's
+membership is L's or differs from it by one voter, so its electors and Q share a member, which is not W. It voted, in a
+term above T, before it answered L, in term T: no. So W's forgotten votes elected nobody above T, and they never will:
+a vote that arrives after its candidacy counts for nothing (`Elections._on_vote`). In T the welcome is W's vote,
+whatever it voted before: L has been elected in T already, and W helps nobody else in it. Below T it votes no more.
+
+What W had acknowledged. To leaders of terms above T: there were none. To leaders below T, who committed something by
+it: L was elected by voters among whom one held it (W only if it still remembered), so it is in L's journal. To L: what
+L commits by W's forgotten word is below the mark of (2), for W's next word says that it does not count.
 
 Why a founding does not run beside living data: data is acknowledged when a majority holds it, and whoever holds an
 entry and has promised is born. Replicas that were wiped are a minority, so one that was not, and was born before they
-came back, is among the members; they must be connected to it to vote, and then they know. A majority of the members
-would not do for "every": it may consist of a wiped replica and one that never took part, while the third is away.
-And no founding is needed once there was a leader: a majority has voted for it, and its votes count ever after.
+came back, is among the nodes that an empty replica is configured with; they must be connected to it to vote, and then
+they know. A majority of them would not do for "every": it may consist of a wiped replica and one that never took part,
+while the third is away. And no founding is needed once there was a leader: a majority has voted for it, and its votes
+count ever after.
+
+NB: with changing members this asks one thing of the operator, which `trimaran cluster remove` says: an empty replica
+must not be started with a configuration that names only nodes that were removed and wiped. One that names the members
+as they are, as it should, always has a living one among them. A node that joins a cluster is safe in the same way: it
+names the members and itself, and founds nothing as long as one of them remembers.
 
 A cluster of one is founded by itself at once.
 
@@ -31,6 +46,8 @@ A cluster of one is founded by itself at once.
 """
 
 from __future__ import annotations
+
+from collections.abc import Set
 
 from storage.state import Store
 
@@ -41,9 +58,10 @@ _BORN = b"1"
 class Standing:
     """This replica's standing, and what it knows of its peers'. Changes need the store's open transaction."""
 
-    def __init__(self, store: Store, members: int) -> None:
+    def __init__(self, store: Store, others: Set[str]) -> None:
+        """`others` are the nodes besides this one that the cluster is founded with, if it is new."""
         self._store = store
-        self._members = members
+        self._others = others
         self._value = store.meta("born")
         self._unborn_peers: set[str] = set()
         # Entries of a leader, or a peer that has some: the cluster was founded long ago.
@@ -65,7 +83,7 @@ class Standing:
         """Whether this replica may vote or campaign now."""
         if self.counts:
             return True
-        return not self._is_founded and len(self._unborn_peers) + 1 == self._members
+        return not self._is_founded and self._others <= self._unborn_peers
 
     def connected(self, node: str, born: bool) -> None:
         """A peer says what it is."""

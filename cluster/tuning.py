@@ -27,6 +27,11 @@ class Tuning:
     retry_s: float = 0.15
     """A campaign that was not won is tried again after one to two times this: several round trips and fsyncs."""
 
+    @property
+    def candidacy_s(self) -> float:
+        """No campaign lasts longer: votes that arrive later elect nobody."""
+        return 2 * self.retry_s
+
     transfer_s: float = 1.0
     """A leader that hands over holds proposals back for so long at most, then goes on leading."""
 

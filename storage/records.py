@@ -10,6 +10,7 @@
     s SESSION            Session    a gateway's run: up to where it has its answers, when it was last heard
     o SESSION SEQ        [bytes]    outcomes of the session's operations SEQ, SEQ + 1, …
     k KEY                KeyMemory  the outcome of the operation a client named KEY
+    M                    -          the members of the cluster: the engine's, not the rules' (`cluster.membership`)
 
 A *chunk* is named by the id of its first message: message `id` lies in the chunk with the greatest name ≤ `id`, at
 position `id - name`. Its *segments* say where its messages stand; a position in no segment is gone (acked or expired).
@@ -42,6 +43,7 @@ _NUMBER_CHUNK = struct.Struct(">IQ")
 
 PRESENT = b"\x01"
 SHARD_KEY = b"m"
+MEMBERSHIP_KEY = b"M"
 QUEUE_NAMES = b"q"
 TIMERS = b"d"
 ENTRIES = b"e"

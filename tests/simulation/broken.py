@@ -80,7 +80,7 @@ class AsksNobodyBefore(Engine):
     """Campaigns without a pre-vote."""
 
     def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
-        self._granted = set(self._names)
+        self._granted = set(self._voting)
         return super()._SyncObj__connectedToAnyone()
 
 
