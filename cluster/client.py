@@ -11,13 +11,14 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import msgspec
 import structlog
 
-from cluster.peers import REDIAL_S, split_address
+from cluster.peers import GIVE_UP_S, REDIAL_S, split_address
 from cluster.process import forever
 from cluster.wire import (
     ASK,
@@ -383,13 +384,29 @@ class Client:
             return str(error) or "no answer"
         hello = Hello(VERSION, self._cluster, 0, "gateway", self._node)
         connection.send(HELLO, msgspec.json.encode(hello))
-        await lost.wait()
+        await self._hear_out(name, connection, lost)
         replica.connection = replica.report = None
         self._choose_leader()
         for question in self._questions.values() if name == self._node else ():
             if not question.done():
                 question.set_exception(_no_shard())
         return refused
+
+    async def _hear_out(self, name: str, connection: Connection, lost: asyncio.Event) -> None:
+        """Wait until the connection is lost, or end it when it is silent: shards report all the time.
+
+        A machine that loses its power says no goodbye, and its next life knows nothing of the connection. Nothing is
+        sent on it while another replica leads, so that nothing would tell.
+        """
+        while not lost.is_set():
+            silent_s = time.monotonic() - connection.heard_s
+            if silent_s > GIVE_UP_S:
+                _log.warning("shard is silent", peer=name, silent_s=round(silent_s, 1))
+                connection.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(GIVE_UP_S - silent_s, 0.0)):
+                    await lost.wait()
+            await asyncio.sleep(0)  # after a pause of this process, what has arrived meanwhile is read first
 
     # --- trouble ------------------------------------------------------------------------------------------------------
 

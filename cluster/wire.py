@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -128,6 +129,8 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.peer: Hello | None = None
         """Who is at the other end, once it is known."""
+        self.heard_s = time.monotonic()
+        """When bytes last arrived, by the monotonic clock; in the beginning, now."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of `asyncio.Protocol`."""
@@ -136,6 +139,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Part of `asyncio.Protocol`."""
+        self.heard_s = time.monotonic()
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed():

@@ -106,6 +106,20 @@ async def test_what_was_not_answered_is_sent_again_under_its_id(shard: Shard, cl
     assert len(set(shard.seen)) == 1
 
 
+async def test_a_silent_connection_is_dialled_again(
+    shard: Shard, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a machine loses its power: no goodbye comes, and its next life does not know the connection."""
+    monkeypatch.setattr("cluster.client.GIVE_UP_S", 0.1)
+
+    def fall_silent(connection: Connection, item: Item) -> None:
+        shard.on_operation = shard.done
+
+    shard.on_operation = fall_silent
+    assert (await client.submit(PurgeQueue("q"), timeout_ms=5000)).outcome == Done()
+    assert len(shard.seen) == 2
+
+
 async def test_what_was_sent_and_not_answered_is_unknown(shard: Shard, client: Client) -> None:
     shard.on_operation = lambda connection, item: None
     with pytest.raises(ClusterTrouble) as trouble:
