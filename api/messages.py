@@ -1,15 +1,15 @@
 """What travels over HTTP and what the cluster keeps: bodies and attributes, receipts, timestamps.
 
-A message's properties are empty for a plain text body, else a msgpack map: `b: true` for a body that was sent as
-bytes, `a` its attributes. A receipt is a version digit, the lease token as 16 hex digits, and the message id in hex.
-The token is 63 random bits, so that nobody can ack what was not delivered to them, and a receipt of another queue or
-an ended lease is stale.
+A message's properties are those of `api.properties`. A receipt is a version digit, the lease token as 16 hex digits,
+and the message id in hex. The token is 63 random bits, so that nobody can ack what was not delivered to them, and a
+receipt of another queue or an ended lease is stale.
 """
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import isfinite
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from api.problem import invalid
+from api.properties import TYPE, TYPE_CHARACTERS_MAX, Properties, Told, decode_properties, encode_properties
 from api.request import Wish
 from storage.block import Part
 from storage.operations import Claim
@@ -38,17 +39,20 @@ class MessageIn(Wish):
     body: str | msgspec.UnsetType = msgspec.UNSET
     body_base64: bytes | msgspec.UnsetType = msgspec.UNSET
     attributes: dict[str, str | int | float | bool] | msgspec.UnsetType = msgspec.UNSET
+    attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
     def members(self) -> int:
-        """One body, and the attributes."""
-        return 1 if self.attributes is msgspec.UNSET else 2 + len(self.attributes)
+        """One body, the attributes, and their types."""
+        maps = [each for each in (self.attributes, self.attribute_types) if each is not msgspec.UNSET]
+        return 1 + sum([1 + len(each) for each in maps])
 
 
 class PackedMessageIn(Wish):
-    """A message to send, in msgpack: `body` is text or bytes."""
+    """A message to send, in msgpack: `body` is text or bytes, and so may attributes be."""
 
     body: Any = msgspec.UNSET
-    attributes: dict[str, str | int | float | bool] | msgspec.UnsetType = msgspec.UNSET
+    attributes: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def encode_message(message: MessageIn | PackedMessageIn, field: str) -> tuple[bytes, bytes]:
@@ -59,30 +63,50 @@ def encode_message(message: MessageIn | PackedMessageIn, field: str) -> tuple[by
             raise invalid(f"{field}.body", "there is a body_base64 as well", "Give one of them.")
         body = message.body_base64
     if type(body) is str:
-        if message.attributes is msgspec.UNSET:
-            return body.encode(), b""
-        return body.encode(), _encode_properties(False, message.attributes, field)
+        return body.encode(), _encode_properties(False, message, field)
     if type(body) is bytes:
-        attributes = {} if message.attributes is msgspec.UNSET else message.attributes
-        return body, _encode_properties(True, attributes, field)
+        return body, _encode_properties(True, message, field)
     if body is msgspec.UNSET:
         raise invalid(f"{field}.body", "a message needs a body", "Give body, or body_base64.")
     raise invalid(f"{field}.body", "a body is text or bytes", "Send it as str or bin.")
 
 
-def _encode_properties(binary: bool, attributes: dict[str, str | int | float | bool], field: str) -> bytes:
-    properties: dict[str, Any] = {"b": True} if binary else {}
+def _encode_properties(binary: bool, message: MessageIn | PackedMessageIn, field: str) -> bytes:
+    attributes: dict[str, Any] = {} if message.attributes is msgspec.UNSET else message.attributes
+    types: dict[str, Told] = {}
     if attributes:
         _check_attributes(attributes, field)
-        properties["a"] = attributes
-    kept = msgspec.msgpack.encode(properties) if properties else b""
+    if message.attribute_types is not msgspec.UNSET:
+        for name, kind in message.attribute_types.items():
+            attributes[name] = _typed(attributes.get(name), kind, f"{field}.attribute_types.{name}")
+            types[name] = Told(kind)
+    kept = encode_properties(Properties(binary, attributes, types))
     if len(kept) > PROPERTIES_BYTES_MAX:
         detail = f"attributes take {len(kept)} bytes, at most {PROPERTIES_BYTES_MAX} are allowed"
         raise invalid(f"{field}.attributes", detail, "Put large values into the body.", PROPERTIES_BYTES_MAX, 413)
     return kept
 
 
-def _check_attributes(attributes: dict[str, str | int | float | bool], field: str) -> None:
+_TYPED = {"String": (str,), "Number": (int, float), "Binary": (bytes, str)}
+
+
+def _typed(value: Any, kind: str, field: str) -> Any:
+    """The value of an attribute for which this type is claimed: in JSON, bytes come as base64. Raises `Problem`."""
+    if not TYPE.fullmatch(kind) or len(kind) > TYPE_CHARACTERS_MAX:
+        remedy = "Say String, Number or Binary, with a label if you like: Number.int."
+        raise invalid(field, "this is no type of an attribute", remedy, TYPE_CHARACTERS_MAX)
+    base, _, _ = kind.partition(".")
+    if type(value) not in _TYPED[base]:
+        raise invalid(field, f"the attribute's value is no {base}", "Say String of text, Number of a number.")
+    if base != "Binary" or type(value) is bytes:
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        raise invalid(field, "the attribute's value is not base64", "Encode bytes as base64.") from None
+
+
+def _check_attributes(attributes: Mapping[str, Any], field: str) -> None:
     if len(attributes) > ATTRIBUTES_MAX:
         detail = f"{len(attributes)} attributes, at most {ATTRIBUTES_MAX} are allowed"
         raise invalid(f"{field}.attributes", detail, "Send fewer.", ATTRIBUTES_MAX)
@@ -90,6 +114,8 @@ def _check_attributes(attributes: dict[str, str | int | float | bool], field: st
         if not 0 < len(name) <= ATTRIBUTE_NAME_CHARACTERS_MAX or not name.isprintable():
             detail = f"a name has 1 to {ATTRIBUTE_NAME_CHARACTERS_MAX} printable characters"
             raise invalid(f"{field}.attributes", detail, "Rename the attribute.", ATTRIBUTE_NAME_CHARACTERS_MAX)
+        if type(value) not in (str, int, float, bool, bytes):
+            raise invalid(f"{field}.attributes.{name}", "this is no value of an attribute", "Send text, or a number.")
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise invalid(f"{field}.attributes.{name}", "the number has more than 64 bits", "Send it as a string.")
         if isinstance(value, float) and not isfinite(value):
@@ -100,11 +126,16 @@ def decode_part(part: Part, *, raw: bool) -> dict[str, Any]:
     """The members of a message that say what it is. `raw`: the answer can carry bytes as they are."""
     if part.body_bytes == len(part.data):  # plain text, as most are
         return {"body": str(part.data, "utf-8"), "attributes": {}}
-    properties = msgspec.msgpack.decode(part.properties)
-    attributes = properties.get("a", {})
-    if not properties.get("b"):
-        return {"body": str(part.body, "utf-8"), "attributes": attributes}
-    return {"body" if raw else "body_base64": bytes(part.body), "attributes": attributes}
+    properties = decode_properties(part.properties)
+    attributes = properties.attributes
+    told: dict[str, Any] = {"attributes": attributes}
+    if properties.binary:
+        told["body" if raw else "body_base64"] = bytes(part.body)
+    else:
+        told["body"] = str(part.body, "utf-8")
+    types = {name: "Binary" for name, value in attributes.items() if type(value) is bytes}
+    types |= {name: each.type for name, each in properties.types.items()}
+    return told | {"attribute_types": types} if types else told
 
 
 def receipt(message_id: int, token: int) -> str:

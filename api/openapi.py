@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.properties import TYPE, TYPE_CHARACTERS_MAX
 from api.request import answer_json
 from api.rest import APPLIED_INDEX, STALENESS_MS
 from storage.limits import BATCH_MESSAGES_MAX
@@ -36,7 +37,19 @@ def _ref(name: str) -> dict[str, str]:
 
 _RECEIPTS = _list(_TEXT, minItems=1, maxItems=BATCH_MESSAGES_MAX)
 _LEASE = {"type": "integer", "minimum": LIMITS["lease_ms"][0], "maximum": LIMITS["lease_ms"][1]}
-_CONTENT = {"body": _TEXT, "body_base64": _TEXT, "attributes": {"type": "object"}}
+_CONTENT = {
+    "body": _TEXT,
+    "body_base64": _TEXT,
+    "attributes": {
+        "type": "object",
+        "description": "Text, numbers, true and false; bytes as base64 (in msgpack: bin).",
+    },
+    "attribute_types": {
+        "type": "object",
+        "description": "Types of attributes that need one: Binary of what is base64, or a label, such as Number.int.",
+        "additionalProperties": {"type": "string", "pattern": f"^{TYPE.pattern}$", "maxLength": TYPE_CHARACTERS_MAX},
+    },
+}
 
 SCHEMAS: dict[str, Any] = {
     "Settings": _closed(

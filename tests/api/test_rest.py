@@ -58,6 +58,19 @@ async def test_msgpack_carries_bytes_as_they_are_and_json_sees_the_same_messages
     assert mixed.document == {"messages": []}
 
 
+async def test_attributes_may_have_types_and_bytes(node: Gateway) -> None:
+    types = {"n": "Number.int", "t": "String.json", "b": "Binary.png"}
+    sent = {"body": "x", "attributes": {"n": 1, "t": "{}", "b": "AP8=", "plain": "AP8="}, "attribute_types": types}
+    assert (await ask(node, "POST", "/v1/queues/jobs/messages", sent)).status == 201
+    packed = {"body": "y", "attributes": {"b": b"\x00\xff"}}
+    assert (await ask(node, "POST", "/v1/queues/jobs/messages", packed, form=MSGPACK)).status == 201
+    first, second = (await ask(node, "GET", "/v1/queues/jobs/messages"))["messages"]
+    assert {name: first[name] for name in sent} == sent
+    assert (second["attributes"], second["attribute_types"]) == ({"b": "AP8="}, {"b": "Binary"})
+    got = await ask(node, "POST", "/v1/queues/jobs/receive", {"max": 2}, form=MSGPACK)
+    assert [message["attributes"]["b"] for message in got["messages"]] == [b"\x00\xff", b"\x00\xff"]
+
+
 async def test_an_ack_ends_a_message_and_a_receipt_works_once(node: Gateway) -> None:
     await send(node, "jobs", "a", "b")
     first, second = await receipts(node, "jobs")
