@@ -12,10 +12,9 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable
-from math import inf
 from pathlib import Path
 
-from storage.beside import Beside, Pause
+from storage.beside import FULL, Beside, Pause
 from storage.disk import free_bytes, sync_directory
 from storage.state import CopyError, StorageFailure
 
@@ -45,7 +44,7 @@ class CopyFile:
         self._fill = fill
         self._descriptor = -1
         self._is_closed = False
-        self._work = Beside("store-copy", self._make, bytes_per_s=inf)
+        self._work = Beside("store-copy", self._make, FULL)
 
     def _make(self, pause: Pause) -> int:
         """Returns the copy's bytes."""
@@ -176,7 +175,7 @@ class IncomingFile:
             self._prepare(self._path, applied, pause)
             return True
 
-        self._work = Beside("store-install", work, bytes_per_s=inf)
+        self._work = Beside("store-install", work, FULL)
 
     @property
     def checked(self) -> bool:

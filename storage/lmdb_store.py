@@ -2,6 +2,7 @@
 
     directory/data.mdb      everything, in three databases (`storage.lmdb_tables`)
     directory/incoming-….mdb  another replica's copy on its way in; it takes the place of data.mdb when it is checked
+    directory/damaged.mdb   what data.mdb was before it was set aside as damaged, kept while as much again is free
     directory/owner.lock    held by the one process that uses the directory
     directory/lock.mdb      LMDB's table of readers, worthless when the directory is not in use
 
@@ -24,12 +25,13 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from storage import migrations
-from storage.beside import Beside, Pause
+from storage.beside import Beside, Pace, Pause
 from storage.copies import INCOMING, CopyFile, IncomingFile
 from storage.disk import Resident, UnusableError, free_bytes, lock_directory, sync_directory
 from storage.lmdb_tables import (
     FIRST_META,
     IDENTITY_META,
+    LAST_META,
     MOVED_BYTES_MAX,
     RESIDENT_BYTES_MAX,
     TOUCHED_BYTES,
@@ -38,6 +40,10 @@ from storage.lmdb_tables import (
     Transaction,
     adopt,
     bounds,
+    check_length,
+    check_meta,
+    check_step,
+    failure,
     get_format,
     get_meta,
     migrate,
@@ -48,14 +54,30 @@ from storage.lmdb_tables import (
 )
 from storage.records import entry_key, u64
 from storage.seals import ENTRY_SEAL_BYTES, seal, seal_entry, unseal, unseal_entry
-from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, Logged, StorageFailure
-from storage.sweeps import SWEEP_BYTES_PER_S, Swept, swept
+from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, DamageError, Logged, StorageFailure
+from storage.sweeps import PROMPT, WHOLE, Span, Swept, swept
 
 _FAULT_BYTES = 64 * 1024
 """What the kernel maps around a page that is read for the first time."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+ASIDE = "damaged.mdb"
+
+
+def set_aside(directory: Path) -> None:
+    """Make the store in `directory`, which must not be open, an empty one; what was there is kept as `damaged.mdb`.
+
+    Of several such only the last is kept. Raises `DirectoryInUseError`, `OSError`.
+    """
+    lock = lock_directory(directory)
+    try:
+        os.replace(directory / "data.mdb", directory / ASIDE)
+        sync_directory(directory)
+    finally:
+        os.close(lock)
 
 
 class WrongIdentityError(UnusableError):
@@ -109,13 +131,15 @@ class LmdbStore:
         self._checked: set[int] = set()
         self._touched_bytes = 0
         directory.mkdir(parents=True, exist_ok=True)
+        aside = directory / ASIDE
+        self._aside_bytes = aside.stat().st_size if aside.exists() else 0
         self._lock = lock_directory(directory)
         try:
             self._begin_with(identity, migrating)
         except BaseException as error:
             os.close(self._lock)
             if isinstance(error, Error | OSError):
-                raise StorageFailure(f"{directory} cannot be opened: {error}") from error
+                raise failure(f"{directory} cannot be opened: ", error) from error
             raise
 
     def _begin_with(self, identity: str, migrating: Callable[[int, int], None]) -> None:
@@ -126,6 +150,7 @@ class LmdbStore:
         try:
             sync_directory(self._directory)
             sync_directory(self._directory.parent)
+            check_length(self._directory / "data.mdb", self._tables)
             with self._tables.env.begin(write=True, buffers=True) as txn:
                 found = get_format(txn, self._tables) or migrations.FORMAT
                 migrations.steps(found)
@@ -139,6 +164,7 @@ class LmdbStore:
                 migrate(txn, self._tables, found)
                 put_meta(txn, self._tables, IDENTITY_META, identity.encode())
                 self._first_index, self._last_index = bounds(txn, self._tables)
+                self._written_last_index = self._last_index
         except BaseException:
             self._tables.env.close()
             raise
@@ -147,7 +173,7 @@ class LmdbStore:
     def _fail(self, error: BaseException) -> StorageFailure:
         if self._failure is None:
             self._failure = error
-        return error if isinstance(error, StorageFailure) else StorageFailure(f"{type(error).__name__}: {error}")
+        return failure("", error)
 
     def _reading(self) -> Transaction:
         """The open transaction, or else one that sees the last commit."""
@@ -222,7 +248,7 @@ class LmdbStore:
         """The bytes of the log entry at `index`. Raises `StorageFailure` when it is missing or damaged."""
         sealed = self._reading().get(u64(index), None, self._tables.journal)
         if sealed is None:
-            raise StorageFailure(f"journal entry {index} is missing")
+            raise DamageError(f"journal entry {index} is missing")
         self._touched_bytes += len(sealed) + _FAULT_BYTES
         if index in self._checked:
             return sealed[ENTRY_SEAL_BYTES:]
@@ -279,7 +305,7 @@ class LmdbStore:
             return None
         sealed = self._reading().get(u64(index), None, self._tables.journal)
         if sealed is None:
-            raise StorageFailure(f"journal entry {index} is missing")
+            raise DamageError(f"journal entry {index} is missing")
         self._touched_bytes += len(sealed) + _FAULT_BYTES
         term, payload = unseal_entry(index, sealed)
         return Logged(index, term, bytes(payload))
@@ -323,6 +349,9 @@ class LmdbStore:
     def commit(self) -> None:
         """Make everything since `begin` durable, all or nothing."""
         txn = self._written()
+        if self._last_index != self._written_last_index:
+            put_meta(txn, self._tables, LAST_META, u64(self._last_index))
+            self._written_last_index = self._last_index
         self._writing, self._txn = False, None
         txn.commit()
         self._touched_bytes += _FAULT_BYTES
@@ -341,12 +370,20 @@ class LmdbStore:
         used_pages = 2
         for found in (txn.stat(self._tables.journal), txn.stat(self._tables.state), txn.stat(self._tables.meta)):
             used_pages += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
-        page_bytes = found["psize"]
+        page_bytes, disk_bytes = found["psize"], free_bytes(self._directory)
+        if disk_bytes < self._aside_bytes:
+            disk_bytes = self._drop_aside()
         free_pages = 0 if self._readers else max(0, env.info()["last_pgno"] + 1 - used_pages)
         return min(
             self._bytes_max - used_pages * page_bytes,
-            free_bytes(self._directory) + free_pages // 2 * page_bytes,
+            disk_bytes + free_pages // 2 * page_bytes,
         )
+
+    def _drop_aside(self) -> int:
+        """The disk is short of room, and what was set aside is nothing that is needed. Returns what is free now."""
+        (self._directory / ASIDE).unlink(missing_ok=True)
+        self._aside_bytes = 0
+        return free_bytes(self._directory)
 
     def close(self) -> None:
         """Let go of the files. An open transaction is undone; what reads beside the ticks is ended and waited for."""
@@ -386,23 +423,47 @@ class LmdbStore:
         return copy
 
     @_guarded
-    def start_sweep(self) -> Beside[Swept]:
-        """Begin to read the whole state as of the last commit again."""
+    def start_sweep(self, span: Span = WHOLE, pace: Pace = PROMPT) -> Beside[Swept]:
+        """Begin to read `span` of the state as of the last commit again."""
         tables = self._tables
         txn = tables.env.begin(buffers=True)
         applied = get_meta(txn, tables, APPLIED_META.encode())
 
         def work(pause: Pause) -> Swept:
             try:
-                return swept(state_records(txn, tables), APPLIED.unpack(applied) if applied else (0, 0), pause)
+                records = state_records(txn, tables, span.start)
+                return swept(records, span, APPLIED.unpack(applied) if applied else (0, 0), pause)
             except Error as error:
-                raise StorageFailure(f"the state cannot be read: {error}") from error
+                raise failure("the state cannot be read: ", error) from error
             finally:
                 txn.abort()
 
-        sweep = Beside("store-sweep", work, bytes_per_s=SWEEP_BYTES_PER_S)
-        self._readers.append(sweep)
-        return sweep
+        return self._read_beside(work, pace)
+
+    @_guarded
+    def start_check(self, pace: Pace) -> Beside[Swept]:
+        """Begin to read the journal and the replica's own values again, each few as of another commit."""
+        tables = self._tables
+
+        def work(pause: Pause) -> Swept:
+            entries = size = index = 0
+            try:
+                check_meta(tables)
+                while True:
+                    step_entries, step_bytes, index = check_step(tables, index)
+                    entries, size = entries + step_entries, size + step_bytes
+                    if not index:
+                        return Swept((0, 0), b"", b"", entries, size)
+                    pause(step_bytes)
+            except Error as error:
+                raise failure("the journal cannot be read: ", error) from error
+
+        return self._read_beside(work, pace)
+
+    def _read_beside(self, work: Callable[[Pause], Swept], pace: Pace) -> Beside[Swept]:
+        reader = Beside("store-sweep", work, pace)
+        self._readers = [*(reader for reader in self._readers if reader.is_running), reader]
+        return reader
 
     @_guarded
     def start_install(self, size: int) -> IncomingFile:
@@ -411,6 +472,8 @@ class LmdbStore:
         def check(path: Path, applied: tuple[int, int], pause: Pause) -> None:
             prepare(path, self._map_bytes, applied, pause)
 
+        if self._aside_bytes and free_bytes(self._directory) < 2 * size:
+            self._drop_aside()
         self._incoming = IncomingFile(self._directory, size, check, self._adopt, self._fail)
         return self._incoming
 

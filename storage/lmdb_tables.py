@@ -21,7 +21,7 @@ from storage.beside import Pause
 from storage.disk import Resident, UnusableError
 from storage.records import ENTRIES, read_u64, u64
 from storage.seals import entry_seal, seal, unseal, unseal_entry
-from storage.state import APPLIED, APPLIED_META, StorageFailure
+from storage.state import APPLIED, APPLIED_META, DamageError, StorageFailure
 from storage.sweeps import STEP_BYTES, STEP_RECORDS
 
 RESIDENT_BYTES_MAX = 48 * 1024 * 1024
@@ -35,11 +35,16 @@ MOVED_BYTES_MAX = 32 * 1024 * 1024
 
 FORMAT_META = b":format"
 FIRST_META = b":first_index"
+LAST_META = b":last_index"
 IDENTITY_META = b":identity"
-_TRAVELLING = frozenset((FORMAT_META, FIRST_META, APPLIED_META.encode()))
+_TRAVELLING = frozenset((FORMAT_META, FIRST_META, LAST_META, APPLIED_META.encode()))
 """What of a copy's meta describes the copy; everything else is each replica's own."""
 
 Error = lmdb.Error
+_DAMAGE = (
+    *(lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError),
+    *(lmdb.IncompatibleError, lmdb.CursorFullError, lmdb.PageFullError, lmdb.ProblemError, lmdb.BadTxnError),
+)
 Transaction: TypeAlias = "lmdb.Transaction[memoryview]"
 Cursor: TypeAlias = "lmdb.Cursor[memoryview]"
 
@@ -84,6 +89,22 @@ def open_tables(path: Path, map_bytes: int, *, shared: bool) -> Tables:
         raise
 
 
+def failure(what: str, error: BaseException) -> StorageFailure:
+    """The failure that an error of the database or of the system is: damage if the database says that it is broken."""
+    if isinstance(error, StorageFailure):
+        return error
+    kind = DamageError if isinstance(error, _DAMAGE) else StorageFailure
+    return kind(f"{what}{type(error).__name__}: {error}")
+
+
+def check_length(path: Path, tables: Tables) -> None:
+    """Raise `DamageError` when the file at `path` ends before its last page: to read there would end the process."""
+    file_bytes = path.stat().st_size
+    used_bytes = (tables.env.info()["last_pgno"] + 1) * tables.env.stat()["psize"]
+    if file_bytes < used_bytes:
+        raise DamageError(f"{path} is cut short: it has {file_bytes} bytes, {used_bytes} were written")
+
+
 def get_meta(txn: Transaction, tables: Tables, name: bytes) -> bytes | None:
     """The value called `name`, checked, or None."""
     sealed = txn.get(name, db=tables.meta)
@@ -108,14 +129,21 @@ def migrate(txn: Transaction, tables: Tables, found: int) -> None:
 
 
 def bounds(txn: Transaction, tables: Tables) -> tuple[int, int]:
-    """First index of the contiguous journal, and the last of all."""
-    first = get_meta(txn, tables, FIRST_META)
+    """First index of the contiguous journal, and the last of all.
+
+    Raises `DamageError` when the journal does not end where it was written to: a shorter one must never be taken for
+    the whole, since it would forget entries that this replica has acknowledged.
+    """
+    first, last = get_meta(txn, tables, FIRST_META), get_meta(txn, tables, LAST_META)
     cursor = txn.cursor(db=tables.journal)
-    return (read_u64(first) if first else 1), (read_u64(bytes(cursor.key())) if cursor.last() else 0)
+    found = read_u64(bytes(cursor.key())) if cursor.last() else 0
+    if last is not None and read_u64(last) != found:
+        raise DamageError(f"the journal ends at entry {found}, but was written up to {read_u64(last)}")
+    return (read_u64(first) if first else 1), found
 
 
 def verify(txn: Transaction, tables: Tables, pause: Pause = lambda _: None) -> Contents:
-    """Read everything once and check every checksum and what the journal promises. Raises `StorageFailure`.
+    """Read everything once and check every checksum and what the journal promises. Raises `DamageError`.
 
     `pause` is called with the bytes just read, after every few records.
     """
@@ -129,15 +157,15 @@ def verify(txn: Transaction, tables: Tables, pause: Pause = lambda _: None) -> C
         unseal_entry(index, sealed)
         if index >= first_index:
             if index != expected:
-                raise StorageFailure(f"journal entry {expected} is missing")
+                raise DamageError(f"journal entry {expected} is missing")
             expected += 1
     if first_index > last_index + 1:
-        raise StorageFailure(f"the journal ends at {last_index}, before its first entry {first_index}")
+        raise DamageError(f"the journal ends at {last_index}, before its first entry {first_index}")
     cursor = txn.cursor(db=tables.state)
     found = cursor.set_range(ENTRIES)
     while found and (key := bytes(cursor.key()))[:1] == ENTRIES:
         if txn.get(key[1:], db=tables.journal) is None:
-            raise StorageFailure(f"journal entry {read_u64(key[1:])} holds messages but is missing")
+            raise DamageError(f"journal entry {read_u64(key[1:])} holds messages but is missing")
         found = cursor.next()
     applied = get_meta(txn, tables, APPLIED_META.encode())
     return Contents(first_index, last_index, APPLIED.unpack(applied) if applied else (0, 0))
@@ -154,17 +182,52 @@ def _in_steps(cursor: Cursor, pause: Pause) -> Iterator[tuple[memoryview, memory
             records = size = 0
 
 
-def state_records(txn: Transaction, tables: Tables) -> Iterator[tuple[bytes, bytes]]:
-    """Every record of the state as a sweep digests it. Raises `StorageFailure`."""
-    for view, sealed in txn.cursor(db=tables.state):
+def state_records(txn: Transaction, tables: Tables, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The records of the state from the key `start` on as a sweep digests them. Raises `DamageError`."""
+    cursor = txn.cursor(db=tables.state)
+    if not (cursor.set_range(start) if start else cursor.first()):
+        return
+    for view, sealed in cursor:
         key = bytes(view)
         value = unseal(key, sealed)
         if key[:1] == ENTRIES:
             entry = txn.get(key[1:], None, tables.journal)
             if entry is None:
-                raise StorageFailure(f"journal entry {read_u64(key[1:])} holds messages but is missing")
+                raise DamageError(f"journal entry {read_u64(key[1:])} holds messages but is missing")
             value += entry_seal(entry)
         yield key, value
+
+
+def check_step(tables: Tables, index: int) -> tuple[int, int, int]:
+    """Read the journal again from `index` on, a few entries. Raises `DamageError`.
+
+    Returns how many entries were read, their bytes, and where to go on, 0 at the end. Sees its own commit.
+    """
+    with tables.env.begin(buffers=True) as txn:
+        first_index, _ = bounds(txn, tables)
+        cursor = txn.cursor(db=tables.journal)
+        entries = size = 0
+        expected = max(index, first_index)
+        if not cursor.set_range(u64(index)):
+            return 0, 0, 0
+        for view, sealed in cursor:
+            found = read_u64(bytes(view))
+            if entries >= STEP_RECORDS or size >= STEP_BYTES:
+                return entries, size, found
+            unseal_entry(found, sealed)
+            entries, size = entries + 1, size + len(sealed)
+            if found >= first_index:
+                if found != expected:
+                    raise DamageError(f"journal entry {expected} is missing")
+                expected += 1
+        return entries, size, 0
+
+
+def check_meta(tables: Tables) -> None:
+    """Read the replica's own values again. Raises `DamageError`."""
+    with tables.env.begin(buffers=True) as txn:
+        for view, sealed in txn.cursor(db=tables.meta):
+            unseal(bytes(view), sealed)
 
 
 def prepare(path: Path, map_bytes: int, applied: tuple[int, int], pause: Pause) -> None:
@@ -185,6 +248,7 @@ def prepare(path: Path, map_bytes: int, applied: tuple[int, int], pause: Pause) 
                     txn.delete(name, db=copy.meta)
             for dropped in range(applied[0] + 1, found.last_index + 1):
                 txn.delete(u64(dropped), db=copy.journal)
+            put_meta(txn, copy, LAST_META, u64(applied[0]))
     finally:
         copy.env.close()
 
@@ -222,7 +286,7 @@ def _check_copy(copy: Tables, path: Path, applied: tuple[int, int], pause: Pause
                 raise ValueError("the copy has no format")
             migrations.steps(version)
             found = verify(txn, copy, trim_and_pause)
-    except (Error, StorageFailure, UnusableError) as error:
+    except (Error, DamageError, UnusableError) as error:
         raise ValueError(f"the copy is damaged or foreign: {error}") from error
     if found.applied != applied:
         raise ValueError(f"the copy was applied up to {found.applied}, not up to {applied}")
@@ -248,11 +312,12 @@ def _keep_journal(
                 txn.put(u64(position), sealed, append=True, db=copy.journal)
                 moved_bytes += len(sealed)
                 position += 1
+            put_meta(txn, copy, LAST_META, u64(position - 1))
 
 
 def _entry(txn: Transaction, tables: Tables, index: int) -> tuple[int, memoryview]:
     """Term and sealed bytes of an entry that must be there."""
     sealed = txn.get(u64(index), db=tables.journal)
     if sealed is None:
-        raise StorageFailure(f"journal entry {index} is missing")
+        raise DamageError(f"journal entry {index} is missing")
     return unseal_entry(index, sealed)[0], sealed

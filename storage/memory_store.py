@@ -12,10 +12,11 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from storage.beside import Pace
 from storage.records import ENTRIES, entry_key, read_u64
 from storage.seals import entry_seal, seal_entry
-from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, Logged, StorageFailure
-from storage.sweeps import Swept, swept
+from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, DamageError, Logged, StorageFailure
+from storage.sweeps import PROMPT, WHOLE, Span, Swept, swept
 
 _CHECKSUM_BYTES = 4
 _K = TypeVar("_K")
@@ -143,10 +144,10 @@ class MemoryStore:
             yield record
 
     def entry(self, index: int) -> memoryview:
-        """The bytes of the log entry at `index`. Raises `StorageFailure` when it is missing."""
+        """The bytes of the log entry at `index`. Raises `DamageError` when it is missing."""
         found = self._journal.values.get(index)
         if found is None:
-            raise StorageFailure(f"journal entry {index} is missing")
+            raise DamageError(f"journal entry {index} is missing")
         return memoryview(found[1])
 
     def release(self, index: int) -> None:
@@ -247,9 +248,26 @@ class MemoryStore:
         """Begin to take in another replica's copy of `size` bytes."""
         return MemoryInstall(self, size)
 
-    def start_sweep(self) -> MemorySweep:
-        """The whole state as of the last commit, read again."""
-        return MemorySweep(self._committed())
+    def start_sweep(self, span: Span = WHOLE, pace: Pace = PROMPT) -> MemorySweep:
+        """`span` of the state as of the last commit, read again."""
+        contents = self._committed()
+        records = ((key, contents.state[key]) for key in sorted(contents.state) if key >= span.start)
+        sealed = ((key, value + self._seal(contents, key)) for key, value in records)
+        applied = contents.meta.get(APPLIED_META)
+        return MemorySweep(swept(sealed, span, APPLIED.unpack(applied) if applied else (0, 0), lambda _: None))
+
+    def start_check(self, pace: Pace) -> MemorySweep:
+        """The journal, read again."""
+        journal = self._committed().journal
+        read_bytes = sum(len(payload) for _, payload in journal.values())
+        return MemorySweep(Swept((0, 0), b"", b"", len(journal), read_bytes))
+
+    @staticmethod
+    def _seal(contents: _Contents, key: bytes) -> bytes:
+        if key[:1] != ENTRIES:
+            return b""
+        index = read_u64(key[1:])
+        return entry_seal(seal_entry(index, *contents.journal[index]))
 
     def _replace(self, copy: _Contents, applied: tuple[int, int]) -> None:
         """What `Install.finish` promises; the store must be opened again, see `crashed`."""
@@ -344,17 +362,8 @@ class MemorySweep:
 
     ready = True
 
-    def __init__(self, contents: _Contents) -> None:
-        applied = contents.meta.get(APPLIED_META)
-        records = ((key, value + self._seal(contents, key)) for key, value in sorted(contents.state.items()))
-        self.result: Swept = swept(records, APPLIED.unpack(applied) if applied else (0, 0), lambda _: None)
-
-    @staticmethod
-    def _seal(contents: _Contents, key: bytes) -> bytes:
-        if key[:1] != ENTRIES:
-            return b""
-        index = read_u64(key[1:])
-        return entry_seal(seal_entry(index, *contents.journal[index]))
+    def __init__(self, result: Swept) -> None:
+        self.result = result
 
     def close(self) -> None:
         """Nothing is held."""

@@ -13,7 +13,7 @@ import struct
 from zlib import crc32
 
 from storage.records import u64
-from storage.state import StorageFailure
+from storage.state import DamageError
 
 _CRC = struct.Struct("<I")
 _ENTRY = struct.Struct("<QI")
@@ -28,10 +28,10 @@ def seal(key: bytes, value: bytes) -> bytes:
 
 
 def unseal(key: bytes, sealed: memoryview) -> bytes:
-    """The value stored under `key`, copied. Raises `StorageFailure` when it does not match its checksum."""
+    """The value stored under `key`, copied. Raises `DamageError` when it does not match its checksum."""
     value = bytes(sealed[4:])
     if len(sealed) < 4 or _CRC.unpack_from(sealed)[0] != crc32(value, crc32(key)):
-        raise StorageFailure(f"the value of {key!r} does not match its checksum")
+        raise DamageError(f"the value of {key!r} does not match its checksum")
     return value
 
 
@@ -41,13 +41,13 @@ def seal_entry(index: int, term: int, payload: bytes) -> bytes:
 
 
 def unseal_entry(index: int, sealed: memoryview) -> tuple[int, memoryview]:
-    """Term and payload of the entry stored under `index`. Raises `StorageFailure` when it does not match."""
+    """Term and payload of the entry stored under `index`. Raises `DamageError` when it does not match."""
     payload = sealed[_ENTRY.size :]
     if len(sealed) >= _ENTRY.size:
         term, crc = _ENTRY.unpack_from(sealed)
         if crc == _entry_crc(index, term, payload):
             return term, payload
-    raise StorageFailure(f"journal entry {index} does not match its checksum")
+    raise DamageError(f"journal entry {index} does not match its checksum")
 
 
 def entry_seal(sealed: bytes | memoryview) -> bytes:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from storage.sweeps import Swept
+from storage.beside import Pace
+from storage.sweeps import PROMPT, WHOLE, Span, Swept
 
 KEY_BYTES_MAX = 400
 """Bytes of a key of the state: what LMDB takes, with room to spare."""
@@ -26,9 +27,16 @@ APPLIED = struct.Struct("<QQ")
 
 
 class StorageFailure(Exception):
-    """The disk cannot be trusted any more: an I/O error, a bad checksum, a full map. The process must end.
+    """The store cannot be trusted any more: an I/O error, a full map, or, as `DamageError`, a bad checksum.
 
     LMDB succeeds again after a failed fdatasync, so going on after the first error would lose data silently.
+    """
+
+
+class DamageError(StorageFailure):
+    """What is stored is not what was written: a bad checksum, a missing entry, a broken tree.
+
+    The disk itself has not failed. The process may go on if it never uses this store as it is again.
     """
 
 
@@ -60,7 +68,7 @@ class State(Protocol):
     def entry(self, index: int) -> memoryview:
         """The bytes of the log entry at `index`, which holds a live message. Valid until the next write.
 
-        Raises `StorageFailure` when it is missing or its checksum is wrong.
+        Raises `DamageError` when it is missing or its checksum is wrong.
         """
 
     def release(self, index: int) -> None:
@@ -130,11 +138,11 @@ class Install(Protocol):
 
 
 class Sweep(Protocol):
-    """The state being read again as of one commit, beside the ticks."""
+    """Something being read again, beside the ticks."""
 
     @property
     def ready(self) -> bool:
-        """Whether it is done. Raises `StorageFailure` when something read does not match its checksum."""
+        """Whether it is done. Raises `DamageError` when something read does not match its checksum."""
 
     @property
     def result(self) -> Swept:
@@ -193,8 +201,11 @@ class Store(State, Protocol):
         Raises `CopyError` when there is no room for it.
         """
 
-    def start_sweep(self) -> Sweep:
-        """Begin to read the whole state as of the last commit again, beside further ticks."""
+    def start_sweep(self, span: Span = WHOLE, pace: Pace = PROMPT) -> Sweep:
+        """Begin to read `span` of the state as of the last commit again, beside further ticks."""
+
+    def start_check(self, pace: Pace) -> Sweep:
+        """Begin to read again all that is no state, as it is by then: the journal and the replica's own values."""
 
     def room_bytes(self) -> int:
         """How many more bytes fit before the map or the disk is full, by a cautious estimate."""

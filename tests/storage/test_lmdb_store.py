@@ -19,7 +19,7 @@ import pytest
 import storage.copies
 import storage.lmdb_tables
 from storage.disk import DirectoryInUseError
-from storage.lmdb_store import LmdbStore, WrongIdentityError
+from storage.lmdb_store import LmdbStore, WrongIdentityError, set_aside
 from storage.lmdb_tables import FORMAT_META, open_tables, put_meta
 from storage.migrations import FORMAT, NewerFormatError
 from storage.records import entry_key
@@ -522,6 +522,49 @@ def test_nothing_is_left_behind_by_a_crash(tmp_path: Path) -> None:
     store.close()
     opened(tmp_path).close()
     assert {path.name for path in tmp_path.iterdir()} == {"data.mdb", "lock.mdb", "owner.lock"}
+
+
+# --- set aside --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_set_aside_is_kept_once_and_the_store_is_empty(tmp_path: Path) -> None:
+    for index in (1, 2):
+        store = opened(tmp_path)
+        assert store.last_index == 0
+        with tick(store):
+            for filled in range(1, index + 1):
+                store.append(filled, 1, b"entry")
+        with pytest.raises(DirectoryInUseError):
+            set_aside(tmp_path)
+        store.close()
+        set_aside(tmp_path)
+    store = opened(tmp_path)
+    assert store.last_index == 0
+    store.close()
+    (tmp_path / "damaged.mdb").replace(tmp_path / "data.mdb")
+    store = opened(tmp_path)
+    assert store.last_index == 2, "the operator can put it back"
+    store.close()
+
+
+@pytest.mark.parametrize("for_what", ["messages", "a copy"])
+def test_what_was_set_aside_goes_when_its_room_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_what: str
+) -> None:
+    opened(tmp_path).close()
+    set_aside(tmp_path)
+    store, aside = opened(tmp_path), tmp_path / "damaged.mdb"
+    copy_bytes = 1000
+    wanted_bytes = {"messages": aside.stat().st_size, "a copy": 2 * copy_bytes}[for_what]
+    for free, is_kept in ((wanted_bytes, True), (wanted_bytes - 1, False)):
+        for module in ("storage.lmdb_store", "storage.copies"):
+            monkeypatch.setattr(f"{module}.free_bytes", lambda path, free=free: free)
+        if for_what == "messages":
+            store.room_bytes()
+        else:
+            store.start_install(copy_bytes).abandon()
+        assert aside.exists() == is_kept
+    store.close()
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

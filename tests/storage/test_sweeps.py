@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from storage.records import entry_key
-from storage.state import StorageFailure, Store
-from storage.sweeps import STEP_RECORDS, Swept
+from storage.beside import FULL
+from storage.lmdb_store import LmdbStore
+from storage.records import entry_key, u64
+from storage.state import DamageError, Store
+from storage.sweeps import STEP_RECORDS, Span, Swept
 from tests.storage.harness import KINDS, Place, finished, set_applied, tick
 
 
@@ -112,21 +114,136 @@ def test_a_sweep_is_of_the_moment_it_was_begun(place: Place) -> None:
     assert sweep(place.store).digest not in (before.digest, after.digest)
 
 
-@pytest.mark.parametrize("where", ["record", "missing entry"])
-def test_a_sweep_finds_what_is_damaged(tmp_path: Path, where: str) -> None:
-    place = Place("lmdb", tmp_path)
+def spans(store: Store, records_max: int) -> list[Swept]:
+    """The state, swept span by span."""
+    found = [finished(store.start_sweep(Span(b"", records_max))).result]
+    while found[-1].next_key:
+        found.append(finished(store.start_sweep(Span(found[-1].next_key, records_max))).result)
+    return found
+
+
+@pytest.mark.parametrize("records_max", [1, 7, STEP_RECORDS, STEP_RECORDS + 11, 10_000])
+def test_spans_cover_the_state_once(place: Place, records_max: int) -> None:
     fill(place.store)
-    store, tables = place.store, place.store._tables
-    with tick(store):
-        if where == "record":
-            store._written().put(b"q7", b"\0\0\0\0wrong", db=tables.state)
-        else:
-            store._written().delete(b"\0" * 7 + b"\1", db=tables.journal)
-    running = store.start_sweep()
+    whole = sweep(place.store)
+    found = spans(place.store, records_max)
+    assert sum(span.records for span in found) == whole.records
+    assert sum(span.bytes for span in found) == whole.bytes
+    assert len(found) == -(-whole.records // records_max)
+    assert (found[0].digest == whole.digest) == (len(found) == 1)
+
+
+def test_a_span_differs_where_the_state_does(place: Place) -> None:
+    fill(place.store)
+    before = spans(place.store, 50)
+    with tick(place.store):
+        place.store.put(b"q7", b"other")
+    after = spans(place.store, 50)
+    assert sum(a.digest != b.digest for a, b in zip(before, after, strict=True)) == 1
+
+
+def test_an_empty_state_has_a_digest(place: Place) -> None:
+    assert [span.records for span in spans(place.store, 5)] == [0]
+
+
+Damage = Callable[[LmdbStore], object]
+
+
+def damage(table: str, key: bytes, value: bytes | None) -> Damage:
+    def do(store: LmdbStore) -> None:
+        txn, db = store._written(), getattr(store._tables, table)
+        txn.delete(key, db=db) if value is None else txn.put(key, value, db=db)
+
+    return do
+
+
+def damaged(directory: Path, do: Damage) -> Place:
+    place = Place("lmdb", directory)
+    assert isinstance(place.store, LmdbStore)
+    with tick(place.store) as store:
+        for index in range(1, 2 * STEP_RECORDS):
+            store.append(index, 1, b"entry")
+        store.put(entry_key(1), b"\0\0\0\1")
+        store.put(entry_key(7), b"\0\0\0\1")
+        store.put(b"q7", b"queue")
+        store.set_meta("hard", b"mine")
+        set_applied(store, 300, 1)
+        store.compact(100, 1000)
+    with tick(place.store):
+        do(place.store)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("do", "why"),
+    [
+        (damage("state", b"q7", b"\0\0\0\0wrong"), "b'q7' does not match its checksum"),
+        (damage("state", b"q7", b"\0"), "b'q7' does not match its checksum"),
+        (damage("journal", u64(7), None), "entry 7 holds messages but is missing"),
+    ],
+)
+def test_a_sweep_finds_what_is_damaged(tmp_path: Path, do: Damage, why: str) -> None:
+    place = damaged(tmp_path, do)
+    running = place.store.start_sweep()
     running.join()
-    with pytest.raises(StorageFailure, match="checksum" if where == "record" else "is missing"):
+    with pytest.raises(DamageError, match=why):
         assert running.ready
     place.close()
+
+
+@pytest.mark.parametrize(
+    ("do", "why"),
+    [
+        (damage("journal", u64(7), bytes(20)), "entry 7 does not match its checksum"),
+        (damage("journal", u64(2 * STEP_RECORDS - 1), bytes(20)), "does not match its checksum"),
+        (damage("journal", u64(300), None), "entry 300 is missing"),
+        (damage("journal", u64(100), None), "entry 100 is missing"),
+        (damage("journal", u64(2 * STEP_RECORDS - 1), None), "ends at entry 398, but was written up to 399"),
+        (damage("meta", b"hard", b"\0\0\0\0wrong"), "b'hard' does not match its checksum"),
+    ],
+)
+def test_a_check_finds_what_is_damaged(tmp_path: Path, do: Damage, why: str) -> None:
+    place = damaged(tmp_path, do)
+    running = place.store.start_check(FULL)
+    running.join()
+    with pytest.raises(DamageError, match=why):
+        assert running.ready
+    place.close()
+
+
+def test_a_check_reads_the_whole_journal_while_it_changes(place: Place) -> None:
+    with tick(place.store) as store:
+        for index in range(1, 1000):
+            store.append(index, 1, b"entry")
+        store.put(entry_key(3), b"\0\0\0\1")
+    running, index = place.store.start_check(FULL), 1000
+    while not running.ready:
+        with tick(place.store) as store:
+            store.append(index, 1, b"entry")
+            store.compact(index - 10, 100)
+        index += 1
+    assert running.result.records > 10
+    assert finished(place.store.start_check(FULL)).result.records == index - place.store.first_index + (
+        place.store.first_index > 3
+    )
+
+
+def test_a_journal_that_lost_its_end_is_not_taken_for_a_shorter_one(tmp_path: Path) -> None:
+    """It would be forgotten what this replica has acknowledged, and others have committed by its word."""
+    place = damaged(tmp_path, damage("journal", u64(2 * STEP_RECORDS - 1), None))
+    place.store.close()
+    with pytest.raises(DamageError, match="ends at entry 398, but was written up to 399"):
+        LmdbStore(tmp_path, bytes_max=place.bytes_max)
+
+
+def test_a_file_that_lost_its_end_is_not_read(tmp_path: Path) -> None:
+    """To read a page that is not there any more would end the process by a signal."""
+    place = damaged(tmp_path, lambda store: None)
+    place.store.close()
+    with (tmp_path / "data.mdb").open("r+b") as file:
+        file.truncate(file.seek(0, 2) - 4096)
+    with pytest.raises(DamageError, match="is cut short"):
+        LmdbStore(tmp_path, bytes_max=place.bytes_max)
 
 
 def test_a_store_that_is_closed_ends_its_sweep(tmp_path: Path) -> None:
