@@ -51,13 +51,19 @@ _CONTENT = {
     },
 }
 
+
+def _settings() -> dict[str, Any]:
+    """The schemas of a queue's settings, with their limits."""
+    _, found = msgspec.json.schema_components([QueueSettings], ref_template="#/components/schemas/{name}")
+    schemas: dict[str, Any] = dict(found)
+    settings = schemas["Settings"] = schemas.pop("QueueSettings")
+    for name, (low, high) in LIMITS.items():
+        settings["properties"][name] |= {"minimum": low, "maximum": high}
+    return schemas
+
+
 SCHEMAS: dict[str, Any] = {
-    "Settings": _closed(
-        **{
-            name: {"type": "integer", "minimum": low, "maximum": high, "default": getattr(QueueSettings(), name)}
-            for name, (low, high) in LIMITS.items()
-        }
-    ),
+    **_settings(),
     "Queue": _object(
         ["queue", "settings", "created", "ready", "leased", "delayed", "bytes"],
         queue=_TEXT,

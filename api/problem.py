@@ -11,7 +11,7 @@ from aiohttp import web
 
 from cluster.client import ClusterTrouble
 from cluster.replica import STORE_FULL
-from storage import machine
+from storage import codes
 from storage.operations import Refused
 
 CONTENT_TYPE = "application/problem+json"
@@ -48,17 +48,38 @@ def invalid(field: str, detail: str, remedy: str, limit: int | None = None, stat
 
 REFUSALS: dict[str, tuple[int, str, str]] = {
     # code: (status, title, remedy)
-    machine.QUEUE_NOT_FOUND: (404, "There is no such queue", "Create it with PUT /v1/queues/{queue}."),
-    machine.QUEUE_LIMIT: (409, "There are too many queues", "Delete queues that are not needed."),
-    machine.BODY_TOO_LARGE: (413, "A body is too large", "Send less, or raise the queue's body_bytes_max."),
-    machine.MALFORMED: (400, "The operation is malformed", "Send it as /openapi.json describes."),
-    machine.STALE_OPERATION: (409, "The request came too late", "Send it again."),
-    machine.IDEMPOTENCY_MISMATCH: (
+    codes.QUEUE_NOT_FOUND: (404, "There is no such queue", "Create it with PUT /v1/queues/{queue}."),
+    codes.QUEUE_LIMIT: (409, "There are too many queues", "Delete queues that are not needed."),
+    codes.BODY_TOO_LARGE: (413, "A body is too large", "Send less, or raise the queue's body_bytes_max."),
+    codes.MALFORMED: (400, "The operation is malformed", "Send it as /openapi.json describes."),
+    codes.STALE_OPERATION: (409, "The request came too late", "Send it again."),
+    codes.IDEMPOTENCY_MISMATCH: (
         422,
         "The Idempotency-Key was used for another request",
         "Use a new key for a new request, and the same key only to repeat one.",
     ),
-    machine.IDEMPOTENCY_WINDOW_FULL: (429, "Too many Idempotency-Keys are remembered", "Try again in some minutes."),
+    codes.IDEMPOTENCY_WINDOW_FULL: (429, "Too many Idempotency-Keys are remembered", "Try again in some minutes."),
+    codes.QUEUE_FULL: (507, "The queue is full", "Receive and ack messages, or raise its limits."),
+    codes.SETTING_FIXED: (
+        409,
+        "The setting of an existing queue cannot change",
+        "Delete the queue first, or use another.",
+    ),
+    codes.DEAD_LETTER_KIND: (
+        409,
+        "The dead-letter queue is of the other kind",
+        "The dead-letter queue of a fifo queue is fifo, that of any other is not.",
+    ),
+    codes.GROUP_REQUIRED: (400, "A message of a fifo queue needs a group", "Give the message a group."),
+    codes.PRIORITY_NOT_ALLOWED: (
+        400,
+        "A queue whose groups decide the order has no priorities",
+        "Send without priority, or to a queue that is neither fifo nor fair and limits no groups.",
+    ),
+    codes.CONSUMER_REQUIRED: (400, "A single-active queue must know its consumers", "Name the consumer."),
+    codes.MESSAGE_NOT_FOUND: (404, "There is no such message", "It was acked, has expired, or was never there."),
+    codes.MESSAGE_LEASED: (409, "The message is leased", "Wait until it is nacked or its lease ends."),
+    codes.STALE_RECEIPT: (409, "A receipt is stale: nothing was done", "Receive the message again."),
     STORE_FULL: (507, "There is no room for more messages", "Receive and ack messages, or give the nodes more disk."),
 }
 """How each refusal of the rules is told over HTTP."""
@@ -71,7 +92,7 @@ def refused(refusal: Refused) -> Problem:
     detail = title + "."
     if refusal.limit:
         more["limit"] = refusal.limit
-    if refusal.code == machine.BODY_TOO_LARGE:
+    if refusal.code == codes.BODY_TOO_LARGE:
         more["field"] = f"$.messages[{refusal.position}].body"
         detail = f"{more['field']}: the queue takes bodies of at most {refusal.limit} bytes."
     return Problem(status, refusal.code.replace("_", "-"), title, detail, **more)

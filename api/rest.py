@@ -56,7 +56,7 @@ from storage.operations import (
     Sent,
     Settled,
 )
-from storage.settings import LIMITS, QueueSettings, out_of_range
+from storage.settings import LIMITS, QueueSettings, contradiction, out_of_range
 
 APPLIED_INDEX, STALENESS_MS = "Trimaran-Applied-Index", "Trimaran-Staleness-Ms"
 """Headers of a local read: up to where the answering replica has applied the log, and how stale that may be."""
@@ -185,6 +185,9 @@ async def put_queue(request: web.Request) -> web.Response:
     if wrong is not None:
         field, lowest, highest = wrong
         raise invalid(f"$.{field}", f"from {lowest} to {highest} is allowed", "Change it.", highest)
+    at_odds = contradiction(name, settings)
+    if at_odds is not None:
+        raise invalid(f"$.{at_odds[0]}", at_odds[1], "Change one of the two.")
     outcome = (await submit(request, PutQueue(name, settings))).outcome
     assert isinstance(outcome, QueuePut)
     document = {"queue": name, "settings": _settings(settings), "changed": outcome.changed}

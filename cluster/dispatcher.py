@@ -89,11 +89,18 @@ class Dispatcher:
         """How many of the `ready` messages nobody has claimed."""
         return ready - self._claimed[queue]
 
-    def wake(self, queue: str, ready: int) -> list[Request]:
-        """Take from the line those who can be served with what is ready, and claim it for them."""
+    def wake(self, queue: str, ready: int, consumer: str = "") -> list[Request]:
+        """Take from the line those who can be served with what is ready, and claim it for them.
+
+        consumer: only this one may be served; empty: anybody.
+        """
         line, woken = self._lines.get(queue), []
         while line and self.available(queue, ready) > 0:
-            request = next(iter(line))
+            request = next(
+                (r for r in line if not consumer or (r.receive is not None and r.receive.consumer == consumer)), None
+            )
+            if request is None:
+                break
             self._leave(queue, request)
             receive = request.receive
             assert receive is not None, "only receives wait"

@@ -25,22 +25,22 @@ from cluster.freshness import Freshness
 from cluster.messages import Append, Message
 from cluster.tuning import Tuning
 from cluster.wire import FRAME_BYTES_MAX, AskLook, Report, ToldLook
-from storage import machine, queries
+from storage import codes, machine, queries
 from storage.limits import ENTRY_BYTES_MAX, ENTRY_RECEIVE_BYTES_MAX, PULSE_STEPS_MAX
 from storage.operations import (
     ENTRY_HEADER,
     ITEM_HEADER,
-    Browse,
     Forget,
-    GetQueue,
     Keyed,
-    ListQueues,
     Outcome,
     Pulse,
     PutQueue,
+    Query,
+    Receive,
     Received,
     Refused,
     Send,
+    Transaction,
     decode_items,
     encode_entry,
     encode_item,
@@ -160,7 +160,7 @@ class Replica:
         for request in requests:
             if type(request.operation) is Forget:
                 self._forgets[request.session] = request.raw
-            elif type(request.operation) in (GetQueue, ListQueues, Browse):
+            elif isinstance(request.operation, Query):
                 self._reads.append(request)
             else:
                 self._pending.append(request)
@@ -219,7 +219,7 @@ class Replica:
         chosen: list[Request] = []
         bytes_left = ENTRY_BYTES_MAX
         for queue in sorted(filter(self._dispatcher.has_line, self._readier)):
-            for request in self._dispatcher.wake(queue, self._ready(queue)):
+            for request in self._dispatcher.wake(queue, *self._takeable(queue)):
                 chosen.append(request)
                 bytes_left -= len(request.raw)
         self._readier.clear()
@@ -235,7 +235,10 @@ class Replica:
     def _is_refused(self, request: Request) -> bool:
         """Full is refused early: publishing stops while receives, acks and deletes go on."""
         operation = request.operation.operation if type(request.operation) is Keyed else request.operation
-        if type(operation) not in (Send, PutQueue) or self._has_room():
+        adds = type(operation) in (Send, PutQueue) or (
+            type(operation) is Transaction and any(type(step) is Send for step in operation.steps)
+        )
+        if not adds or self._has_room():
             return False
         self._reply(request, Refused(STORE_FULL, self._reserve_bytes))
         return True
@@ -244,7 +247,7 @@ class Replica:
         receive = request.receive
         if receive is None:
             return False
-        if self._dispatcher.available(receive.queue, self._ready(receive.queue)) > 0 or self._is_remembered(request):
+        if self._may_take(receive) or self._is_remembered(request):
             self._dispatcher.claim(receive.queue, receive.messages_max)
             return False
         self._dispatcher.park(receive.queue, request, max(request.arrived_s + receive.wait_ms / 1000, now_s))
@@ -289,7 +292,8 @@ class Replica:
             receive = owner.receive
             if receive is not None:
                 self._dispatcher.unclaim(receive.queue, receive.messages_max)
-                self._readier.add(receive.queue)
+                if type(applied.outcome) is Received and applied.outcome.deliveries:
+                    self._readier.add(receive.queue)  # it may have taken less than it had claimed
             self._conclude(owner, applied.outcome, applied.encoded)
 
     def _conclude(self, request: Request, outcome: Outcome, encoded: bytes) -> None:
@@ -330,19 +334,25 @@ class Replica:
     def _answer_read(self, request: Request) -> None:
         receive = request.receive
         if receive is None:
-            assert isinstance(request.operation, GetQueue | ListQueues | Browse)
+            assert isinstance(request.operation, Query)
             outcome, block = queries.answer(self._store, request.operation)
             self._reply_encoded(request, encode_outcome(outcome), block)
         elif queries.find_queue(self._store, receive.queue) is None:
-            self._reply(request, Refused(machine.QUEUE_NOT_FOUND))
-        elif self._dispatcher.available(receive.queue, self._ready(receive.queue)) > 0:
+            self._reply(request, Refused(codes.QUEUE_NOT_FOUND))
+        elif self._may_take(receive):
             self._pending.append(request)
         else:
             self._reply(request, Received(receive.token, 0, []))
 
-    def _ready(self, name: str) -> int:
-        queue = queries.find_queue(self._store, name)
-        return 0 if queue is None else queue.ready
+    def _takeable(self, queue: str) -> queries.Takeable:
+        return queries.takeable(self._store, queue, self.clock.now_ms())
+
+    def _may_take(self, receive: Receive) -> bool:
+        """Whether there are messages for this receive that nobody else has claimed."""
+        found = self._takeable(receive.queue)
+        if found.consumer and found.consumer != receive.consumer:
+            return False
+        return self._dispatcher.available(receive.queue, found.messages) > 0
 
     # --- leading ------------------------------------------------------------------------------------------------------
 

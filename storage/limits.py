@@ -80,3 +80,36 @@ ROUTING_CHARACTERS_MAX = 255
 
 ROUTING_WORDS_MAX = 32
 """Words of a routing key and of a pattern for it: each word of a key may meet each of a pattern."""
+
+PRIORITY_MAX = 9
+"""The highest priority; as many levels as people can tell apart."""
+
+GROUP_BYTES_MAX = 128
+"""Bytes of a group's name: as SQS has it."""
+
+KEY_BYTES_MAX = 200
+"""Bytes of a producer's own key of a message: it is part of a record's key."""
+
+DEDUP_BYTES_MAX = 128
+"""Bytes of a dedup id: as SQS has it."""
+
+CONSUMER_BYTES_MAX = 128
+"""Bytes of a consumer's or producer's name: it is kept with every lease."""
+
+REASON_BYTES_MAX = 1024
+"""Bytes of a nack's reason: it is kept with every message given up for it."""
+
+PROPERTIES_BYTES_MAX = 64 * 1024
+"""Bytes of the properties that take the place of a message's own: they lie in a record, not in the log."""
+
+EVENTS_MAX = 64
+"""Events remembered of one chunk."""
+
+GIVE_WAY_STEPS_MAX = 1000
+"""Chunks that a send to a full queue looks through for messages that may give way: bounds its work."""
+
+TRANSACTION_STEPS_MAX = 100
+"""Steps of one transaction: bounds the work of one operation, and what must be remembered to take it back."""
+
+TIME_END_MS = 2**52
+"""Cluster times that can be asked for are before it (about the year 144,000): sums of them stay exact everywhere."""

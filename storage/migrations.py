@@ -18,15 +18,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from storage.disk import UnusableError
+from storage.format_2 import to_format_2
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout (`storage.lmdb_tables`) and of the records (`storage.records`). A change of either adds one to
 it and a migration below."""
 
 Migration = Callable[[Any, Any], None]
 """Called with the open write transaction and the tables (`storage.lmdb_tables.Tables`)."""
 
-MIGRATIONS: Mapping[int, Migration] = {}
+MIGRATIONS: Mapping[int, Migration] = {1: to_format_2}
 
 
 class NewerFormatError(UnusableError):

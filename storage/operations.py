@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from storage.records import Dead, Event
 from storage.settings import QueueSettings
 
 ITEM_HEADER = struct.Struct("<QQII")
@@ -61,11 +62,39 @@ class PurgeQueue(msgspec.Struct, array_like=True, frozen=True, tag=3):
     queue: str
 
 
+class Options(msgspec.Struct, array_like=True, frozen=True):
+    """What messages of a send have beyond body and properties.
+
+    delay_ms: how long they are held back; -1: as long as the queue says. at_ms: when they are delivered, by cluster
+    time, instead of a delay; 0: none. ttl_ms: how long they are kept; 0: as long as the queue says.
+    """
+
+    priority: int = 0
+    group: str = ""
+    key: str = ""
+    delay_ms: int = -1
+    at_ms: int = 0
+    ttl_ms: int = 0
+    dedup_id: str = ""
+
+
+class Run(msgspec.Struct, array_like=True, frozen=True):
+    """So many messages of a send, one after another, have the same options."""
+
+    count: int
+    options: Options
+
+
 class Send(msgspec.Struct, array_like=True, frozen=True, tag=4):
-    """Add the `count` messages of the item's block, all or none. → `Sent`."""
+    """Add the `count` messages of the item's block, all or none. → `Sent`.
+
+    `runs` say what their options are, from the first message on; none: no message has any. `producer` names who sends.
+    """
 
     queue: str
     count: int
+    runs: list[Run] = []
+    producer: str = ""
 
 
 class Receive(msgspec.Struct, array_like=True, frozen=True, tag=5):
@@ -73,7 +102,7 @@ class Receive(msgspec.Struct, array_like=True, frozen=True, tag=5):
 
     `token` is 63 random bits made by the gateway: with the message id it is what a receipt proves.
     `lease_ms` 0 takes the queue's. `wait_ms` is the leader's business: it holds the operation back, unlogged,
-    until something is ready or the time is over.
+    until something is ready or the time is over. `consumer` names who receives.
     """
 
     queue: str
@@ -81,6 +110,7 @@ class Receive(msgspec.Struct, array_like=True, frozen=True, tag=5):
     lease_ms: int
     token: int
     wait_ms: int = 0
+    consumer: str = ""
 
 
 class Ack(msgspec.Struct, array_like=True, frozen=True, tag=6):
@@ -91,11 +121,12 @@ class Ack(msgspec.Struct, array_like=True, frozen=True, tag=6):
 
 
 class Nack(msgspec.Struct, array_like=True, frozen=True, tag=7):
-    """Messages were not handled: ready again, `delay_ms` from now. → `Settled`."""
+    """Messages were not handled: ready again, `delay_ms` from now (-1: when the queue's backoff says), or given up if
+    that was their last attempt. → `Settled`."""
 
     queue: str
     claims: list[Claim]
-    delay_ms: int = 0
+    delay_ms: int = -1
     reason: str = ""
 
 
@@ -113,6 +144,41 @@ class Pulse(msgspec.Struct, array_like=True, frozen=True, tag=9):
     steps_max: int
 
 
+class ChangeMessage(msgspec.Struct, array_like=True, frozen=True, tag=12):
+    """Change a message that is not leased. → `Done`.
+
+    delay_ms, at_ms: deliver it so long from now, or then (-1: as it is; `delay_ms` 0: now). ttl_ms: keep it so long
+    from now, or from when it is due (-1: as it is; 0: as long as the queue says). priority: -1: as it is. properties:
+    None: as they are.
+    """
+
+    queue: str
+    message_id: int
+    delay_ms: int = -1
+    at_ms: int = -1
+    ttl_ms: int = -1
+    priority: int = -1
+    properties: bytes | None = None
+
+
+class CancelMessage(msgspec.Struct, array_like=True, frozen=True, tag=13):
+    """Forget one message, in whatever state. Who holds it finds its receipt stale. → `Done`."""
+
+    queue: str
+    message_id: int
+
+
+class Transaction(msgspec.Struct, array_like=True, frozen=True, tag=14):
+    """All of `steps` or nothing. → `Committed`, or the `Refused` of the step at `position`.
+
+    A claim that is stale refuses the whole. The item's block is the blocks of its sends one after another,
+    `block_bytes` of each.
+    """
+
+    steps: list[Send | Ack | Nack | Extend]
+    block_bytes: list[int] = []
+
+
 class Forget(msgspec.Struct, array_like=True, frozen=True, tag=10):
     """The session has its answers to every operation with a `seq` below `below`. → `Done`."""
 
@@ -127,10 +193,37 @@ class Keyed(msgspec.Struct, array_like=True, frozen=True, tag=11):
 
     key: bytes
     fingerprint: bytes
-    operation: PutQueue | DeleteQueue | PurgeQueue | Send | Receive | Ack | Nack | Extend
+    operation: (
+        PutQueue
+        | DeleteQueue
+        | PurgeQueue
+        | Send
+        | Receive
+        | Ack
+        | Nack
+        | Extend
+        | ChangeMessage
+        | CancelMessage
+        | Transaction
+    )
 
 
-Change = PutQueue | DeleteQueue | PurgeQueue | Send | Receive | Ack | Nack | Extend | Pulse | Forget | Keyed
+Change = (
+    PutQueue
+    | DeleteQueue
+    | PurgeQueue
+    | Send
+    | Receive
+    | Ack
+    | Nack
+    | Extend
+    | Pulse
+    | Forget
+    | Keyed
+    | ChangeMessage
+    | CancelMessage
+    | Transaction
+)
 
 
 # --- queries: answered by the leader from what it has applied ---------------------------------------------------------
@@ -157,7 +250,37 @@ class Browse(msgspec.Struct, array_like=True, frozen=True, tag=34):
     limit: int
 
 
-Query = GetQueue | ListQueues | Browse
+class GetMessage(msgspec.Struct, array_like=True, frozen=True, tag=35):
+    """One message, whatever its state. → `Page` of one, or `Refused`."""
+
+    queue: str
+    message_id: int
+
+
+class FindMessages(msgspec.Struct, array_like=True, frozen=True, tag=36):
+    """Up to `limit` messages with an id above `after` that have the producer's own `key`. → `Page`."""
+
+    queue: str
+    key: str
+    after: int
+    limit: int
+
+
+class GetHistory(msgspec.Struct, array_like=True, frozen=True, tag=37):
+    """What happened to a message, as far as it is kept. → `Told`."""
+
+    queue: str
+    message_id: int
+
+
+class AskWhy(msgspec.Struct, array_like=True, frozen=True, tag=38):
+    """Why a message is not being delivered now. → `Reasons`."""
+
+    queue: str
+    message_id: int
+
+
+Query = GetQueue | ListQueues | Browse | GetMessage | FindMessages | GetHistory | AskWhy
 Operation = Change | Query
 
 
@@ -168,12 +291,15 @@ class Refused(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """A rule said no and nothing changed.
 
     `code` is one of the constants in `storage.machine` (`queue_not_found`, `body_too_large`, …); `limit` is the limit
-    that was crossed, 0 where there is none; `position` names the offending message of a batch.
+    that was crossed, 0 where there is none; `position` names the offending message of a batch, `step` that of a
+    transaction; `detail` says what a code alone cannot.
     """
 
     code: str
     limit: int = 0
     position: int = 0
+    step: int = 0
+    detail: str = ""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=2):
@@ -193,21 +319,55 @@ class Purged(msgspec.Struct, array_like=True, frozen=True, tag=4):
     count: int
 
 
+class SentRun(msgspec.Struct, array_like=True, frozen=True):
+    """So many messages of a send, one after another, have ids from `message_id` on. duplicate: they were sent before,
+    and these are the originals' ids."""
+
+    message_id: int
+    count: int
+    duplicate: bool
+
+
 class Sent(msgspec.Struct, array_like=True, frozen=True, tag=5):
-    """The messages have the ids `message_id` … `message_id + count - 1`; they were sent at `at_ms` (cluster time)."""
+    """The messages have the ids `message_id` … `message_id + count - 1`; they were sent at `at_ms` (cluster time).
+
+    When some of them were duplicates, `runs` say what became of each, in order.
+    """
 
     message_id: int
     count: int
     at_ms: int
+    runs: list[SentRun] = []
+
+
+class About(msgspec.Struct, array_like=True, frozen=True):
+    """What messages have beyond body and properties, as their consumers see it. See `storage.records.Extras`.
+
+    `first_ms` is when they were first delivered, 0 for never; `dead` says why they were given up elsewhere before.
+    """
+
+    priority: int = 0
+    group: str = ""
+    key: str = ""
+    dedup_id: str = ""
+    expires_ms: int = 0
+    first_ms: int = 0
+    dead: Dead | None = None
+    topic: str = ""
+    publish_id: int = 0
 
 
 class Delivery(msgspec.Struct, array_like=True, frozen=True):
-    """`count` messages from `message_id` on, delivered for the `attempt`th time, sent at `sent_ms`."""
+    """`count` messages from `message_id` on, delivered for the `attempt`th time, sent at `sent_ms`.
+
+    about: None when there is nothing to say that is not default.
+    """
 
     message_id: int
     count: int
     attempt: int
     sent_ms: int
+    about: About | None = None
 
 
 class Received(msgspec.Struct, array_like=True, frozen=True, tag=6):
@@ -230,8 +390,17 @@ class Pulsed(msgspec.Struct, array_like=True, frozen=True, tag=8):
     steps: int
 
 
+class Committed(msgspec.Struct, array_like=True, frozen=True, tag=9):
+    """The transaction has happened; `outcomes` of its steps, in order."""
+
+    outcomes: list[Sent | Settled]
+
+
 class QueueInfo(msgspec.Struct, array_like=True, frozen=True, tag=32):
-    """A queue as it is. `bytes` is what its messages hold: bodies and properties, as sent."""
+    """A queue as it is. `bytes` is what its messages hold: bodies and properties, as sent.
+
+    `active` is the consumer that alone receives (single-active queues); `changed_ms` when its settings last changed.
+    """
 
     queue: str
     settings: QueueSettings
@@ -240,6 +409,9 @@ class QueueInfo(msgspec.Struct, array_like=True, frozen=True, tag=32):
     leased: int
     delayed: int
     bytes: int
+    dead: int = 0
+    changed_ms: int = 0
+    active: str = ""
 
 
 class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=33):
@@ -249,13 +421,20 @@ class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=33):
 
 
 class Listed(msgspec.Struct, array_like=True, frozen=True):
-    """A browsed message. `state`: "ready", "leased" or "delayed"; `due_ms`: when the lease or delay ends, else 0."""
+    """A message as it stands.
+
+    `state`: "ready", "leased", "delayed" or "dead"; `due_ms`: when the lease or delay ends, else 0; `last_ms` and
+    `consumer`: when and to whom it was last delivered.
+    """
 
     message_id: int
     state: str
     attempts: int
     sent_ms: int
     due_ms: int
+    last_ms: int = 0
+    consumer: str = ""
+    about: About | None = None
 
 
 class Page(msgspec.Struct, array_like=True, frozen=True, tag=34):
@@ -264,7 +443,49 @@ class Page(msgspec.Struct, array_like=True, frozen=True, tag=34):
     messages: list[Listed]
 
 
-Outcome = Refused | Done | QueuePut | Purged | Sent | Received | Settled | Pulsed | QueueInfo | QueueList | Page
+class Told(msgspec.Struct, array_like=True, frozen=True, tag=35):
+    """Events of one message, oldest first; `forgotten` older ones of it and its neighbours are not kept any more.
+
+    `sent_ms` is when it was sent, `here` whether it still is there.
+    """
+
+    sent_ms: int
+    here: bool
+    events: list[Event]
+    forgotten: int
+
+
+class Reason(msgspec.Struct, array_like=True, frozen=True):
+    """Why a message is not delivered: `code`, until when (0: unknown), and who or what holds it."""
+
+    code: str
+    until_ms: int = 0
+    detail: str = ""
+
+
+class Reasons(msgspec.Struct, array_like=True, frozen=True, tag=36):
+    """All that keeps a message from being delivered now; none: it is next in its turn. `state` as in `Listed`."""
+
+    state: str
+    reasons: list[Reason]
+
+
+Outcome = (
+    Refused
+    | Done
+    | QueuePut
+    | Purged
+    | Sent
+    | Received
+    | Settled
+    | Pulsed
+    | Committed
+    | QueueInfo
+    | QueueList
+    | Page
+    | Told
+    | Reasons
+)
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from storage import records
+from storage import flow, records
 from storage.block import Part, join, parts_between
+from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
 from storage.limits import BATCH_MESSAGES_MAX, ID_END, RECEIVE_BYTES_MAX
-from storage.machine import MALFORMED, QUEUE_NOT_FOUND
 from storage.operations import (
+    AskWhy,
     Browse,
     Delivery,
+    FindMessages,
+    GetHistory,
+    GetMessage,
     GetQueue,
     Listed,
     ListQueues,
@@ -20,10 +25,15 @@ from storage.operations import (
     Query,
     QueueInfo,
     QueueList,
+    Reason,
+    Reasons,
     Received,
     Refused,
+    Told,
 )
-from storage.records import Chunk, Queue, Segment
+from storage.receiving import about_messages, delivery
+from storage.records import DEAD, Chunk, Queue, Segment
+from storage.segments import slice_blocks
 from storage.state import State
 from storage.turn import message_sizes
 
@@ -36,10 +46,14 @@ def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
             return (Refused(QUEUE_NOT_FOUND) if queue is None else _info(queue)), b""
         case ListQueues():
             return _list_queues(state, query), b""
-        case Browse():
+        case Browse() | FindMessages():
             if not (0 <= query.after < ID_END and 0 < query.limit <= BATCH_MESSAGES_MAX):
                 return Refused(MALFORMED), b""
             return _browse(state, query)
+        case GetMessage() | GetHistory() | AskWhy():
+            if not 0 <= query.message_id < ID_END:
+                return Refused(MALFORMED), b""
+            return _look_at(state, query)
 
 
 def find_queue(state: State, name: str) -> Queue | None:
@@ -50,6 +64,30 @@ def find_queue(state: State, name: str) -> Queue | None:
     record = state.get(b"n" + number)
     assert record is not None, "a named queue has a record"
     return records.decode_queue(record)
+
+
+class Takeable(NamedTuple):
+    """What a queue could deliver now: about how many messages, and to whom alone (single-active queues), if not to
+    anybody."""
+
+    messages: int
+    consumer: str = ""
+
+
+def takeable(state: State, name: str, now_ms: int) -> Takeable:
+    """What a receive would find. A group counts as one message: it has one at least."""
+    queue = find_queue(state, name)
+    if queue is None:
+        return Takeable(0)
+    settings = queue.settings
+    messages = queue.ready - queue.grouped_ready + queue.marks
+    if settings.rate is not None:
+        messages = min(messages, flow.allowed(settings.rate, queue.served_us, now_ms))
+    if settings.concurrency_max:
+        messages = max(0, min(messages, settings.concurrency_max - queue.leased))
+    if settings.single_active and queue.active and (queue.leased or queue.active_until_ms > now_ms):
+        return Takeable(messages, queue.active)
+    return Takeable(messages)
 
 
 def next_due_ms(state: State) -> int | None:
@@ -74,17 +112,17 @@ def received(state: State, name: str, outcome: Received) -> tuple[Received, byte
         return Received(outcome.token, outcome.until_ms, []), b""
     deliveries: list[Delivery] = []
     chosen: list[Part] = []
-    for delivery in outcome.deliveries:
-        found = _chunk_of(state, queue, delivery.message_id)
+    for told in outcome.deliveries:
+        found = _chunk_of(state, queue, told.message_id)
         if found is None:
             continue
         chunk_id, chunk = found
-        first = delivery.message_id - chunk_id
+        first = told.message_id - chunk_id
         for segment in chunk.segments:
             begin = max(first, segment.first)
-            end = min(first + delivery.count, segment.first + segment.count)
+            end = min(first + told.count, segment.first + segment.count)
             if segment.token == outcome.token and begin < end:
-                deliveries.append(Delivery(chunk_id + begin, end - begin, segment.attempts, chunk.sent_ms))
+                deliveries.append(delivery(chunk_id, chunk, segment, begin, end - begin))
                 chosen.extend(bodies(state, chunk, begin, end))
     return Received(outcome.token, outcome.until_ms, deliveries), join(chosen)
 
@@ -92,12 +130,14 @@ def received(state: State, name: str, outcome: Received) -> tuple[Received, byte
 def bodies(state: State, chunk: Chunk, first: int, end: int) -> Iterator[Part]:
     """The messages at positions `first` … `end - 1` of a chunk, sliced from the log and checked."""
     entry = state.entry(chunk.index)
-    base = 0
-    for offset, count in chunk.blocks:
-        begin, stop = max(first - base, 0), min(end - base, count)
-        if begin < stop:
-            yield from parts_between(entry, count, begin, stop, offset)
-        base += count
+    properties = None if chunk.extras is None else chunk.extras.properties
+    for block in slice_blocks(chunk.blocks, first, end - first):
+        found = parts_between(entry, block.total, block.first, block.first + block.count, block.offset)
+        if properties is None:
+            yield from found
+        else:  # they take the place of the message's own
+            for part in found:
+                yield Part(memoryview(bytes(part.body) + properties), part.body_bytes)
 
 
 def digest(state: State) -> str:
@@ -117,6 +157,9 @@ def _info(queue: Queue) -> QueueInfo:
         queue.leased,
         queue.delayed,
         queue.bytes,
+        queue.dead,
+        queue.changed_ms,
+        queue.active,
     )
 
 
@@ -133,28 +176,47 @@ def _list_queues(state: State, query: ListQueues) -> QueueList:
     return QueueList(queues)
 
 
-def _browse(state: State, query: Browse) -> tuple[Outcome, bytes]:
+def _browse(state: State, query: Browse | FindMessages) -> tuple[Outcome, bytes]:
     queue = find_queue(state, query.queue)
     if queue is None:
         return Refused(QUEUE_NOT_FOUND), b""
+    if isinstance(query, FindMessages):
+        return _page(state, _keyed_after(state, queue, query.key, query.after), query.after, query.limit)
+    return _page(state, _segments_after(state, queue, query.after), query.after, query.limit)
+
+
+def _page(
+    state: State, segments: Iterable[tuple[int, Chunk, Segment]], after: int, limit: int
+) -> tuple[Outcome, bytes]:
+    """Up to `limit` messages with ids above `after`, of segments in order of id."""
     listed: list[Listed] = []
     chosen: list[Part] = []
     bytes_left = RECEIVE_BYTES_MAX
-    for chunk_id, chunk, segment in _segments_after(state, queue, query.after):
-        first = max(segment.first, query.after + 1 - chunk_id)
-        end = min(segment.first + segment.count, first + query.limit - len(listed))
+    for chunk_id, chunk, segment in segments:
+        first = max(segment.first, after + 1 - chunk_id)
+        end = min(segment.first + segment.count, first + limit - len(listed))
         sizes = message_sizes(chunk, first, end - first)
         while first < end and sum(sizes[: end - first]) > bytes_left and (listed or end - first > 1):
             end -= 1
         bytes_left -= sum(sizes[: end - first])
-        for position in range(first, end):
-            listed.append(
-                Listed(chunk_id + position, _state_of(segment), segment.attempts, chunk.sent_ms, segment.due_ms)
-            )
+        listed.extend(_listed(chunk_id, chunk, segment, position) for position in range(first, end))
         chosen.extend(bodies(state, chunk, first, end))
-        if len(listed) >= query.limit or bytes_left <= 0 or end < segment.first + segment.count:
+        if len(listed) >= limit or bytes_left <= 0 or end < segment.first + segment.count:
             break
     return Page(listed), join(chosen)
+
+
+def _listed(chunk_id: int, chunk: Chunk, segment: Segment, position: int) -> Listed:
+    return Listed(
+        chunk_id + position,
+        _state_of(segment),
+        segment.attempts,
+        chunk.sent_ms,
+        max(segment.due_ms, 0),
+        segment.last_ms,
+        segment.consumer,
+        about_messages(chunk, segment, position),
+    )
 
 
 def _segments_after(state: State, queue: Queue, after: int) -> Iterator[tuple[int, Chunk, Segment]]:
@@ -169,6 +231,16 @@ def _segments_after(state: State, queue: Queue, after: int) -> Iterator[tuple[in
                 yield chunk_id, chunk, segment
 
 
+def _keyed_after(state: State, queue: Queue, key: str, after: int) -> Iterator[tuple[int, Chunk, Segment]]:
+    """The segments of messages with the producer's own `key` and ids above `after`. Each is alone in its chunk."""
+    prefix = records.key_prefix(queue.number, key)
+    for found, _ in state.scan(prefix, records.u64(after + 1)):
+        chunk_id = records.read_u64(found[len(prefix) :])
+        chunk = records.decode_chunk(state.get(records.chunk_key(queue.number, chunk_id)) or b"")
+        for segment in chunk.segments:
+            yield chunk_id, chunk, segment
+
+
 def _chunk_of(state: State, queue: Queue, message_id: int) -> tuple[int, Chunk] | None:
     """The chunk in which `message_id` lies, with its name, or None."""
     found = state.floor(records.chunk_prefix(queue.number), records.u64(message_id))
@@ -181,7 +253,100 @@ def _chunk_of(state: State, queue: Queue, message_id: int) -> tuple[int, Chunk] 
 def _state_of(segment: Segment) -> str:
     if segment.token:
         return "leased"
+    if segment.due_ms == DEAD:
+        return "dead"
     return "delayed" if segment.due_ms else "ready"
+
+
+# --- one message ------------------------------------------------------------------------------------------------------
+
+
+def _look_at(state: State, query: GetMessage | GetHistory | AskWhy) -> tuple[Outcome, bytes]:
+    queue = find_queue(state, query.queue)
+    if queue is None:
+        return Refused(QUEUE_NOT_FOUND), b""
+    found = _standing_of(state, queue, query.message_id)
+    if isinstance(query, GetHistory):
+        return _told(state, queue, query.message_id, found), b""
+    if found is None:
+        return Refused(MESSAGE_NOT_FOUND), b""
+    chunk_id, chunk, segment = found
+    position = query.message_id - chunk_id
+    if isinstance(query, AskWhy):
+        return Reasons(_state_of(segment), list(_reasons(state, queue, chunk_id, chunk, segment, position))), b""
+    return Page([_listed(chunk_id, chunk, segment, position)]), join(bodies(state, chunk, position, position + 1))
+
+
+def _standing_of(state: State, queue: Queue, message_id: int) -> tuple[int, Chunk, Segment] | None:
+    found = _chunk_of(state, queue, message_id)
+    if found is not None:
+        for segment in found[1].segments:
+            if segment.first <= message_id - found[0] < segment.first + segment.count:
+                return *found, segment
+    return None
+
+
+def _told(state: State, queue: Queue, message_id: int, found: tuple[int, Chunk, Segment] | None) -> Outcome:
+    kept = state.floor(records.history_prefix(queue.number), records.u64(message_id))
+    if kept is not None:
+        chunk_id, history = records.read_u64(kept[0][5:]), records.decode_history(kept[1])
+        if message_id < chunk_id + history.count:
+            position = message_id - chunk_id
+            events = [event for event in history.events if event.first <= position < event.first + event.count]
+            return Told(history.sent_ms, found is not None, events, history.forgotten)
+    if found is None:
+        return Refused(MESSAGE_NOT_FOUND)
+    return Told(found[1].sent_ms, True, [], 0)
+
+
+def _reasons(
+    state: State, queue: Queue, chunk_id: int, chunk: Chunk, segment: Segment, position: int
+) -> Iterator[Reason]:
+    """What keeps a message from being delivered now."""
+    if segment.token:
+        yield Reason("leased", segment.due_ms, segment.consumer)
+        return
+    if segment.due_ms == DEAD:
+        yield Reason("dead", 0, segment.dead.reason if segment.dead else "")
+        return
+    now_ms, settings = clock_ms(state), queue.settings
+    if segment.due_ms:
+        yield Reason("delayed", segment.due_ms)
+    if chunk.extras is not None and chunk.extras.grouped:
+        yield from _group_reasons(state, queue, chunk_id, chunk, position, now_ms)
+    if settings.concurrency_max and queue.leased >= settings.concurrency_max:
+        yield Reason("queue_concurrency", 0, f"{queue.leased} of {settings.concurrency_max} are leased")
+    if settings.rate is not None and not flow.allowed(settings.rate, queue.served_us, now_ms):
+        yield Reason("queue_rate", flow.next_ms(settings.rate, queue.served_us))
+    if settings.single_active and queue.active and queue.active_until_ms > now_ms:
+        yield Reason("single_active", queue.active_until_ms, queue.active)
+
+
+def _group_reasons(
+    state: State, queue: Queue, chunk_id: int, chunk: Chunk, position: int, now_ms: int
+) -> Iterator[Reason]:
+    assert chunk.extras is not None
+    settings, name = queue.settings, chunk.extras.group
+    record = state.get(records.group_key(queue.number, name))
+    if record is None:
+        return
+    group = records.decode_group(record)
+    if settings.fifo:
+        prefix = records.group_chunk_prefix(queue.number, name)
+        first = state.first(prefix)
+        head_id = records.read_u64(first[0][len(prefix) :]) if first is not None else chunk_id
+        head = records.decode_chunk(state.get(records.chunk_key(queue.number, head_id)) or b"")
+        living = [segment for segment in head.segments if segment.due_ms != DEAD]
+        if group.in_flight:
+            yield Reason("group_in_flight", 0, f"{group.in_flight} messages of group {name} are leased")
+        if living and head_id + living[0].first < chunk_id + position:
+            detail = f"message {head_id + living[0].first} of group {name} comes first"
+            yield Reason("behind_in_group", max(living[0].due_ms, 0), detail)
+    if settings.group_concurrency_max and group.in_flight >= settings.group_concurrency_max:
+        detail = f"{group.in_flight} of {settings.group_concurrency_max} of group {name} are leased"
+        yield Reason("group_concurrency", 0, detail)
+    if settings.group_rate is not None and not flow.allowed(settings.group_rate, group.served_us, now_ms):
+        yield Reason("group_rate", flow.next_ms(settings.group_rate, group.served_us), name)
 
 
 def is_remembered(state: State, session: int, seq: int) -> bool:

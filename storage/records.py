@@ -4,7 +4,13 @@
     q NAME               number     the name of a queue → its number (u32)
     n NUMBER             Queue      a queue: settings, counts, the next message id
     c NUMBER CHUNK       Chunk      messages of one queue that came in one log entry, and where each stands
-    r NUMBER CHUNK       -          the chunk has ready messages; the first such key is what is received next
+    r NUMBER RANK CHUNK  -          what may be received; the first such key is received next (below)
+    g NUMBER GROUP CHUNK -          chunks of a group, in order (below)
+    h NUMBER GROUP       Group      a group that has messages: how many are in flight, where its mark is
+    i NUMBER KEY ID      -          the producer's own key → a message
+    u NUMBER DEDUP       Dedup      a dedup id → the message that had it
+    v NUMBER DUE ID DEDUP -         the same in order of age
+    y NUMBER CHUNK       History    what happened to messages of a chunk
     d DUE KIND SUBJECT   -          a timer: at DUE (cluster milliseconds) the pulse does something (below)
     e INDEX              u32        how many chunks have their bodies in the log entry INDEX
     s SESSION            Session    a gateway's run: up to where it has its answers, when it was last heard
@@ -14,18 +20,33 @@
 
 A *chunk* is named by the id of its first message: message `id` lies in the chunk with the greatest name ≤ `id`, at
 position `id - name`. Its *segments* say where its messages stand; a position in no segment is gone (acked or expired).
+Messages of a chunk share their `extras`: group, priority, key and so on; most have none. `blocks` name runs of messages
+in blocks of the log, so that a moved message, or one that went to many queues, is not written again.
+
+RANK is what comes first: 9 - priority, or a time if priorities age, or the turn of a fair group. A chunk of its own has
+a mark of its own while it has ready messages. Of a group at most one chunk is marked: its first, while the group may be
+served. In a fifo queue `g` has every chunk with messages that are not dead, else those with ready ones.
+
 A queue's number changes when it is purged, so that purging is instant; what the old number held is cleaned by pulses.
 
 Timers by kind:
     C NUMBER CHUNK   leases or delays end in this chunk
+    D NUMBER         forget dedup ids that are out of their window
+    F NUMBER GROUP   a queue (no GROUP) or a group may be served again
     G NUMBER         remove what is left of a purged or deleted queue
+    H NUMBER CHUNK   forget the history of messages that have gone
     K KEY            forget an idempotency key
+    M NUMBER GROUP   look at every group from GROUP on: the queue's settings have changed
     R NAME           drop what was kept longer than the queue's retention
     S SESSION        forget a gateway that has been silent
+    X NUMBER CHUNK   the chunk's messages expire
 
 Invariants, checked by the model test after every step:
-    `r` exists for a chunk ⇔ one of its segments is ready;  `d … C` exists for exactly the `due_ms` of its segments
-    a queue's ready + leased + delayed = the messages in its chunks' segments;  bytes = the sum of their sizes
+    `r` exists for a chunk without a group ⇔ one of its segments is ready
+    `r` exists for a group ⇔ it may be served and its first chunk is ready
+    `d … C` exists for exactly the `due_ms` of its segments
+    a queue's ready + leased + delayed + dead = the messages in its chunks' segments;  bytes = the sum of their sizes
+    a group's in_flight = its leased messages;  a queue's marks = its marked groups
     `e INDEX` = the number of chunks whose `index` it is;  a chunk without segments does not exist
 """
 
@@ -40,6 +61,7 @@ from storage.settings import QueueSettings
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _NUMBER_CHUNK = struct.Struct(">IQ")
+_NUMBER_RANK_CHUNK = struct.Struct(">IQQ")
 
 PRESENT = b"\x01"
 SHARD_KEY = b"m"
@@ -50,10 +72,24 @@ ENTRIES = b"e"
 SESSIONS = b"s"
 
 TIMER_CHUNK = b"C"
+TIMER_DEDUP = b"D"
+TIMER_FLOW = b"F"
 TIMER_GRAVE = b"G"
+TIMER_HISTORY = b"H"
 TIMER_KEY = b"K"
+TIMER_REMARK = b"M"
 TIMER_RETENTION = b"R"
 TIMER_SESSION = b"S"
+TIMER_EXPIRY = b"X"
+
+GRAVE_PREFIXES = b"rghiuvy"
+"""What a queue's number names beside its chunks."""
+
+RANK_DEFAULT = 9
+"""The rank of priority 0."""
+
+DEAD = -1
+"""The `due_ms` of a segment whose messages were given up and had nowhere to go."""
 
 
 class Shard(msgspec.Struct, array_like=True):
@@ -70,6 +106,10 @@ class Queue(msgspec.Struct, array_like=True):
 
     `next_id` is the id of the next message sent. `retention_due_ms` is its pending retention timer, 0 for none; chunks
     named below `swept_id` have been through retention: what they still hold is dropped when its lease or delay ends.
+    `changed_ms` is when its settings last changed, 0 for never. `grouped_ready` of the ready messages are in groups, of
+    which `marks` may be served. `round` is the rank of the group served last (fair queues), `served_us` the rate's
+    theoretical arrival time (see `storage.flow`). `active` is the one consumer of a single-active queue, until
+    `active_until_ms`. `dedups` ids are remembered, the oldest until `dedup_due_ms`, for which a timer is set.
     """
 
     name: str
@@ -83,13 +123,48 @@ class Queue(msgspec.Struct, array_like=True):
     bytes: int = 0
     retention_due_ms: int = 0
     swept_id: int = 0
+    dead: int = 0
+    changed_ms: int = 0
+    grouped_ready: int = 0
+    marks: int = 0
+    round: int = 0
+    served_us: int = 0
+    active: str = ""
+    active_until_ms: int = 0
+    dedups: int = 0
+    dedup_due_ms: int = 0
+
+    @property
+    def messages(self) -> int:
+        """How many messages it holds, in any state."""
+        return self.ready + self.leased + self.delayed + self.dead
+
+
+class Dead(msgspec.Struct, array_like=True, frozen=True):
+    """Why messages were given up. All of them stood alike.
+
+    The message at position `p` of its chunk had the id `message_id + p` in `queue`. It was sent there at `sent_ms`,
+    delivered `attempts` times between `first_ms` and `last_ms` (0: never), the last time to `consumer`, and given up at
+    `at_ms` because of `reason`.
+    """
+
+    queue: str
+    message_id: int
+    reason: str
+    attempts: int
+    consumer: str
+    sent_ms: int
+    first_ms: int
+    last_ms: int
+    at_ms: int
 
 
 class Segment(msgspec.Struct, array_like=True):
     """`count` messages from position `first` on that stand alike.
 
-    ready: token 0, due_ms 0 · leased: token ≠ 0, until due_ms · delayed: token 0, until due_ms.
-    `attempts` counts deliveries so far.
+    ready: token 0, due_ms 0 · leased: token ≠ 0, until due_ms · delayed: token 0, until due_ms · dead: due_ms `DEAD`.
+    `attempts` counts deliveries so far, the first at `first_ms`, the last at `last_ms`, to `consumer`. `dead` says why
+    they were given up: here, or before they came here.
     """
 
     first: int
@@ -97,25 +172,100 @@ class Segment(msgspec.Struct, array_like=True):
     attempts: int = 0
     token: int = 0
     due_ms: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    consumer: str = ""
+    dead: Dead | None = None
+
+
+class Extras(msgspec.Struct, array_like=True, frozen=True):
+    """What messages of a chunk have beyond body, properties and place; all that is not default.
+
+    `grouped`: their group decides when they are delivered (set when they come; settings may change later).
+    `expires_ms`: 0 for none of their own. `properties` take the place of those in the log, for a single message.
+    `topic` and `publish_id` say by what they came.
+    """
+
+    group: str = ""
+    grouped: bool = False
+    priority: int = 0
+    key: str = ""
+    dedup_id: str = ""
+    expires_ms: int = 0
+    properties: bytes | None = None
+    topic: str = ""
+    publish_id: int = 0
+
+
+class Blocks(msgspec.Struct, array_like=True, frozen=True):
+    """Messages `first` … `first + count - 1` of the block of `total` messages at `offset` of the log entry."""
+
+    offset: int
+    total: int
+    first: int
+    count: int
 
 
 class Chunk(msgspec.Struct, array_like=True):
     """Messages of one queue from one log entry.
 
-    `blocks` are where their bodies lie in the entry, as (offset, count); `sizes` the bytes of each (little-endian u32),
-    so that settling a message reads nothing of the log; `segments` where they stand, in order.
+    `blocks` are where their bodies lie in the entry; `sizes` the bytes of each (little-endian u32), so that settling a
+    message reads nothing of the log; `segments` where they stand, in order; `rank` what its ready mark is filed under.
     """
 
     index: int
     sent_ms: int
-    blocks: list[tuple[int, int]]
+    blocks: list[Blocks]
     sizes: bytes
     segments: list[Segment]
+    rank: int = RANK_DEFAULT
+    extras: Extras | None = None
 
     @property
     def count(self) -> int:
         """How many messages the chunk had when it was sent."""
         return len(self.sizes) // 4
+
+
+class Group(msgspec.Struct, array_like=True):
+    """A group of messages.
+
+    `in_flight` are leased. Its mark is at chunk `marked` with `rank`; 0: it has none. `served_us` as for a queue;
+    `flow_due_ms` is the timer at which its rate lets it be served again, 0 for none.
+    """
+
+    in_flight: int = 0
+    rank: int = 0
+    marked: int = 0
+    served_us: int = 0
+    flow_due_ms: int = 0
+
+
+class Dedup(msgspec.Struct, array_like=True, frozen=True):
+    """The message that had a dedup id, and until when that is remembered."""
+
+    message_id: int
+    until_ms: int
+
+
+class Event(msgspec.Struct, array_like=True, frozen=True):
+    """Something that happened to `count` messages of a chunk from position `first` on. See `storage.history`."""
+
+    first: int
+    count: int
+    at_ms: int
+    what: str
+    who: str = ""
+    why: str = ""
+
+
+class History(msgspec.Struct, array_like=True):
+    """What happened to messages of a chunk of `count`, sent at `sent_ms`. `forgotten` older events were dropped."""
+
+    count: int
+    sent_ms: int
+    events: list[Event]
+    forgotten: int = 0
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -141,6 +291,9 @@ encode = msgspec.msgpack.Encoder().encode
 decode_shard = msgspec.msgpack.Decoder(Shard).decode
 decode_queue = msgspec.msgpack.Decoder(Queue).decode
 decode_chunk = msgspec.msgpack.Decoder(Chunk).decode
+decode_group = msgspec.msgpack.Decoder(Group).decode
+decode_dedup = msgspec.msgpack.Decoder(Dedup).decode
+decode_history = msgspec.msgpack.Decoder(History).decode
 decode_session = msgspec.msgpack.Decoder(Session).decode
 decode_key_memory = msgspec.msgpack.Decoder(KeyMemory).decode
 decode_run = msgspec.msgpack.Decoder(list[bytes]).decode
@@ -191,9 +344,82 @@ def ready_prefix(number: int) -> bytes:
     return b"r" + _U32.pack(number)
 
 
-def ready_key(number: int, chunk_id: int) -> bytes:
-    """Key that says that a chunk has ready messages."""
-    return b"r" + _NUMBER_CHUNK.pack(number, chunk_id)
+def ready_key(number: int, rank: int, chunk_id: int) -> bytes:
+    """Key that says that a chunk may be received from."""
+    return b"r" + _NUMBER_RANK_CHUNK.pack(number, rank, chunk_id)
+
+
+def read_ready(key: bytes) -> tuple[int, int]:
+    """Rank and chunk of a ready mark."""
+    _, rank, chunk_id = _NUMBER_RANK_CHUNK.unpack_from(key, 1)
+    return rank, chunk_id
+
+
+def _short(text: str) -> bytes:
+    """A text in a key, so that no other text's key begins with it."""
+    encoded = text.encode()
+    return bytes((len(encoded),)) + encoded
+
+
+def group_subject(number: int, group: str) -> bytes:
+    """How keys and timers name a group."""
+    return _U32.pack(number) + _short(group)
+
+
+def read_group_subject(subject: bytes) -> tuple[int, str]:
+    """Queue number and group; the group is empty when the subject is a queue alone."""
+    return int(_U32.unpack_from(subject)[0]), subject[5:].decode()
+
+
+def group_key(number: int, group: str) -> bytes:
+    """Key of a group."""
+    return b"h" + group_subject(number, group)
+
+
+def group_chunk_prefix(number: int, group: str) -> bytes:
+    """What the keys of a group's chunks begin with."""
+    return b"g" + group_subject(number, group)
+
+
+def group_chunk_key(number: int, group: str, chunk_id: int) -> bytes:
+    """Key that says that a chunk belongs to a group's order."""
+    return b"g" + group_subject(number, group) + _U64.pack(chunk_id)
+
+
+def key_prefix(number: int, key: str) -> bytes:
+    """What the keys of messages with the producer's own `key` begin with."""
+    return b"i" + _U32.pack(number) + _short(key)
+
+
+def dedup_key(number: int, dedup: bytes) -> bytes:
+    """Key of a remembered dedup id (a digest of 16 bytes)."""
+    return b"u" + _U32.pack(number) + dedup
+
+
+def dedup_age_prefix(number: int) -> bytes:
+    """What the keys of a queue's dedup ids in order of age begin with."""
+    return b"v" + _U32.pack(number)
+
+
+def dedup_age_key(number: int, known: Dedup, dedup: bytes) -> bytes:
+    """Key of a remembered dedup id in order of age."""
+    return b"v" + _NUMBER_RANK_CHUNK.pack(number, known.until_ms, known.message_id) + dedup
+
+
+def read_dedup_age(key: bytes) -> tuple[Dedup, bytes]:
+    """What is remembered, and the dedup id, from its key in order of age."""
+    _, until_ms, message_id = _NUMBER_RANK_CHUNK.unpack_from(key, 1)
+    return Dedup(message_id, until_ms), key[21:]
+
+
+def history_prefix(number: int) -> bytes:
+    """What the keys of a queue's histories begin with."""
+    return b"y" + _U32.pack(number)
+
+
+def history_key(number: int, chunk_id: int) -> bytes:
+    """Key of the history of a chunk."""
+    return b"y" + _NUMBER_CHUNK.pack(number, chunk_id)
 
 
 def entry_key(index: int) -> bytes:
@@ -219,6 +445,11 @@ def memory_key(key: bytes) -> bytes:
 def timer_key(due_ms: int, kind: bytes, subject: bytes) -> bytes:
     """Key of a timer."""
     return TIMERS + _U64.pack(due_ms) + kind + subject
+
+
+def chunk_subject(number: int, chunk_id: int) -> bytes:
+    """How timers name a chunk."""
+    return _NUMBER_CHUNK.pack(number, chunk_id)
 
 
 def chunk_timer_key(due_ms: int, number: int, chunk_id: int) -> bytes:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from storage import records
+import msgspec
+
+from storage import groups, history, records
 from storage.limits import ENTRY_RECEIVE_BYTES_MAX, SESSION_WINDOW_MS
-from storage.records import PRESENT, Chunk, Queue, Segment, Session, Shard
+from storage.records import PRESENT, Chunk, Group, Queue, Segment, Session, Shard
 from storage.segments import Standing, merge, standing
 from storage.state import State
 
@@ -80,6 +83,15 @@ class SessionTurn:
         self._state.put(key, records.encode(self.record))
 
 
+class Savepoint(NamedTuple):
+    """What a turn knows beyond the state."""
+
+    shard: Shard
+    tails: dict[int, int]
+    receive_bytes_left: int
+    readier: set[str]
+
+
 class Turn:
     """Everything one entry touches. Made for the entry, then thrown away."""
 
@@ -93,23 +105,50 @@ class Turn:
         """Queue number → the chunk this entry's sends are gathered in."""
         self.receive_bytes_left = ENTRY_RECEIVE_BYTES_MAX
         """Bytes that the entry's further receives may return."""
+        self.serving: Group | None = None
+        """The group that a receive is being served from: its mark waits until that is done."""
         self.readier: set[str] = set()
         """Queues in which messages became ready."""
         self._queues: dict[str, Queue] = {}
         self._chunks: dict[tuple[int, int], Chunk] = {}
         self._changed: set[tuple[int, int]] = set()
         self._sessions: dict[int, SessionTurn] = {}
+        self._groups: dict[tuple[int, str], Group] = {}
 
     def finish(self) -> None:
         """Write what waited."""
-        put = self.state.put
         for session, turn in self._sessions.items():
             turn.finish(records.session_key(session))
+        self.write_back()
+
+    def write_back(self) -> None:
+        """Write what waited of queues, groups, chunks and the shard."""
+        put = self.state.put
         for number, chunk_id in sorted(self._changed):
             put(records.chunk_key(number, chunk_id), records.encode(self._chunks[number, chunk_id]))
+        for (number, name), group in self._groups.items():
+            put(records.group_key(number, name), records.encode(group))
         for queue in self._queues.values():
             put(records.queue_key(queue.number), records.encode(queue))
         put(records.SHARD_KEY, records.encode(self.shard))
+
+    def savepoint(self) -> Savepoint:
+        """What the turn knows beyond the state. Call it after `write_back`; from here on records are read again."""
+        self._forget_decoded()
+        return Savepoint(
+            msgspec.structs.replace(self.shard), dict(self.tails), self.receive_bytes_left, set(self.readier)
+        )
+
+    def restore(self, held: Savepoint) -> None:
+        """The state was taken back to where it was at the savepoint: so is the turn."""
+        self._forget_decoded()
+        self.shard, self.tails, self.receive_bytes_left, self.readier = held
+
+    def _forget_decoded(self) -> None:
+        self._queues.clear()
+        self._chunks.clear()
+        self._groups.clear()
+        self._changed.clear()
 
     # --- sessions ---
 
@@ -180,13 +219,51 @@ class Turn:
         self.state.delete(records.queue_key(queue.number))
         self.tails.pop(queue.number, None)
         del self._queues[queue.name]
+        for key in [key for key in self._groups if key[0] == queue.number]:
+            del self._groups[key]
         self.set_timer(self.now_ms, records.TIMER_GRAVE, records.u32(queue.number))
+
+    def schedule_retention(self, queue: Queue) -> None:
+        """Set the timer for the oldest chunk not yet swept; none is needed while there is none."""
+        self.cancel_retention(queue)
+        found = self.state.first(records.chunk_prefix(queue.number), records.u64(queue.swept_id))
+        if found is not None:
+            chunk = self.known_chunk(queue.number, records.read_u64(found[0][5:]))
+            queue.retention_due_ms = chunk.sent_ms + queue.settings.retention_ms
+            self.set_timer(queue.retention_due_ms, records.TIMER_RETENTION, queue.name.encode())
+
+    def cancel_retention(self, queue: Queue) -> None:
+        """Take the queue's retention timer back."""
+        if queue.retention_due_ms:
+            self.cancel_timer(queue.retention_due_ms, records.TIMER_RETENTION, queue.name.encode())
+            queue.retention_due_ms = 0
 
     def next_number(self) -> int:
         """A queue number never used before."""
         number = self.shard.next_number
         self.shard.next_number += 1
         return number
+
+    # --- groups ---
+
+    def group(self, number: int, name: str) -> Group:
+        """The group called `name` of a queue, made known if it is new."""
+        group = self._groups.get((number, name))
+        if group is None:
+            found = self.state.get(records.group_key(number, name))
+            group = self._groups[number, name] = Group() if found is None else records.decode_group(found)
+        return group
+
+    def has_groups(self, number: int) -> bool:
+        """Whether a queue has groups with messages."""
+        if any(known == number for known, _ in self._groups):
+            return True
+        return self.state.first(b"h" + records.u32(number)) is not None
+
+    def forget_group(self, number: int, name: str) -> None:
+        """Nothing is left of a group."""
+        self._groups.pop((number, name), None)
+        self.state.delete(records.group_key(number, name))
 
     # --- chunks ---
 
@@ -225,16 +302,45 @@ class Turn:
             position = gap_end
 
     def add_chunk(self, queue: Queue, chunk_id: int, chunk: Chunk) -> None:
-        """A new chunk, all of it ready."""
+        """A new chunk."""
         self.state.put(records.chunk_key(queue.number, chunk_id), records.encode(chunk))
         self._chunks[queue.number, chunk_id] = chunk
-        self.tails[queue.number] = chunk_id
+        extras = chunk.extras
+        if extras is not None:
+            if extras.key:
+                self.state.put(records.key_prefix(queue.number, extras.key) + records.u64(chunk_id), PRESENT)
+            if extras.expires_ms:
+                self.set_timer(extras.expires_ms, records.TIMER_EXPIRY, records.chunk_subject(queue.number, chunk_id))
         self.refile(queue, chunk_id, chunk, EMPTY)
-        key = records.entry_key(chunk.index)
+        self.hold_entry(chunk.index)
+
+    def take_out_chunk(self, queue: Queue, chunk_id: int, chunk: Chunk) -> None:
+        """Remove a chunk that comes back otherwise, in pieces perhaps. Hold its entry meanwhile."""
+        if self.tails.get(queue.number) == chunk_id:
+            del self.tails[queue.number]
+        emptied = msgspec.structs.replace(chunk, segments=[])
+        self.refile(queue, chunk_id, emptied, standing(chunk.segments), keep_history=True)
+
+    def hold_entry(self, index: int) -> None:
+        """One more needs the bodies in a log entry."""
+        key = records.entry_key(index)
         living = self.state.get(key)
         self.state.put(key, records.u32(1 if living is None else records.read_u32(living) + 1))
 
-    def refile(self, queue: Queue, chunk_id: int, chunk: Chunk, before: Standing) -> None:
+    def let_go_of_entry(self, index: int) -> None:
+        """One less needs the bodies in a log entry; the last one releases it."""
+        key = records.entry_key(index)
+        living = self.state.get(key)
+        assert living is not None, "who lets go has held"
+        if living == records.u32(1):
+            self.state.delete(key)
+            self.state.release(index)
+        else:
+            self.state.put(key, records.u32(records.read_u32(living) - 1))
+
+    def refile(
+        self, queue: Queue, chunk_id: int, chunk: Chunk, before: Standing, *, keep_history: bool = False
+    ) -> None:
         """After a change of a chunk's segments: put counts, ready mark and timers right; drop an empty chunk.
 
         `before` is how the chunk stood before the change. The only place where these are kept.
@@ -246,10 +352,13 @@ class Turn:
             self.readier.add(queue.name)
         queue.leased += after.leased - before.leased
         queue.delayed += after.delayed - before.delayed
-        if after.ready and not before.ready:
-            self.state.put(records.ready_key(queue.number, chunk_id), PRESENT)
+        queue.dead += after.dead - before.dead
+        if chunk.extras is not None and chunk.extras.grouped:
+            groups.refile(self, queue, chunk_id, chunk, before, after)
+        elif after.ready and not before.ready:
+            self.state.put(records.ready_key(queue.number, chunk.rank, chunk_id), PRESENT)
         elif before.ready and not after.ready:
-            self.state.delete(records.ready_key(queue.number, chunk_id))
+            self.state.delete(records.ready_key(queue.number, chunk.rank, chunk_id))
         for due_ms in sorted(before.dues - after.dues):
             self.state.delete(records.chunk_timer_key(due_ms, queue.number, chunk_id))
         for due_ms in sorted(after.dues - before.dues):
@@ -259,6 +368,8 @@ class Turn:
         else:
             if self.tails.get(queue.number) == chunk_id:
                 del self.tails[queue.number]
+            if not keep_history:
+                history.chunk_gone(self, queue, chunk_id)
             self._remove_chunk(queue.number, chunk_id, chunk)
 
     def drop(self, queue: Queue, chunk: Chunk, segment: Segment) -> None:
@@ -267,11 +378,9 @@ class Turn:
         chunk.segments.remove(segment)
 
     def remove_dead_chunk(self, number: int, chunk_id: int) -> None:
-        """Remove a chunk whose queue was purged or deleted, with its marks and timers."""
+        """Remove a chunk whose queue was purged or deleted, with its timers."""
         chunk = self.known_chunk(number, chunk_id)
         stood = standing(chunk.segments)
-        if stood.ready:
-            self.state.delete(records.ready_key(number, chunk_id))
         for due_ms in sorted(stood.dues):
             self.state.delete(records.chunk_timer_key(due_ms, number, chunk_id))
         self._remove_chunk(number, chunk_id, chunk)
@@ -280,11 +389,10 @@ class Turn:
         self.state.delete(records.chunk_key(number, chunk_id))
         self._chunks.pop((number, chunk_id), None)
         self._changed.discard((number, chunk_id))
-        key = records.entry_key(chunk.index)
-        living = self.state.get(key)
-        assert living is not None, "a chunk's entry is counted"
-        if living == records.u32(1):
-            self.state.delete(key)
-            self.state.release(chunk.index)
-        else:
-            self.state.put(key, records.u32(records.read_u32(living) - 1))
+        extras = chunk.extras
+        if extras is not None:
+            if extras.key:
+                self.state.delete(records.key_prefix(number, extras.key) + records.u64(chunk_id))
+            if extras.expires_ms:
+                self.cancel_timer(extras.expires_ms, records.TIMER_EXPIRY, records.chunk_subject(number, chunk_id))
+        self.let_go_of_entry(chunk.index)

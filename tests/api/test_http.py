@@ -17,7 +17,7 @@ from api import health, openapi, rest, seed
 from api.messages import read_receipt, read_receipts, receipt
 from api.problem import REFUSALS
 from cluster.replica import STORE_FULL
-from storage import machine
+from storage import codes
 from storage.operations import Claim
 from tests.processes.nodes import Cluster
 
@@ -78,7 +78,7 @@ BAD = [
     ("POST", "/v1/queues/q/ack", b'{"receipts": "x"}', 400, "$.receipts"),
     ("POST", "/v1/queues/q/extend", b'{"receipts": ["x"]}', 400, "$"),
     ("PUT", "/v1/queues/q", b'{"lease_ms": 5}', 400, "$.lease_ms"),
-    ("PUT", "/v1/queues/q", b'{"attempts_max": 3}', 400, "$.attempts_max"),
+    ("PUT", "/v1/queues/q", b'{"attempts_max": 1001}', 400, "$.attempts_max"),
     ("PUT", "/v1/queues/q", b'{"speed": 3}', 400, "$"),
     ("PUT", "/v1/queues/" + "a" * 81, b"{}", 400, "queue"),
     ("PUT", "/v1/queues/..%2fq", b"{}", 400, "queue"),
@@ -185,7 +185,7 @@ async def test_the_description_tells_every_route(node: Cluster) -> None:
 
 
 def test_every_refusal_is_told() -> None:
-    assert set(REFUSALS) == machine.CODES | {STORE_FULL}
+    assert set(REFUSALS) == codes.CODES | {STORE_FULL}
 
 
 def test_receipts_of_one_lease_are_one_claim() -> None:

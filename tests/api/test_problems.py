@@ -7,7 +7,7 @@ import pytest
 from api.problem import REFUSALS
 from cluster.client import ClusterTrouble
 from cluster.replica import STORE_FULL
-from storage.machine import CODES
+from storage.codes import CODES
 from storage.operations import Refused
 from tests.api.asking import PROBLEM, ask
 from tests.api.fake_client import Gateway

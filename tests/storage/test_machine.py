@@ -6,11 +6,12 @@ import random
 
 import pytest
 
-from storage import machine, queries
+from storage import codes, machine, queries
 from storage.block import encode_block, parts
 from storage.limits import KEY_WINDOW_MS, SESSION_WINDOW_MS
 from storage.memory_store import MemoryStore
 from storage.operations import (
+    About,
     Ack,
     Browse,
     Claim,
@@ -25,6 +26,7 @@ from storage.operations import (
     Outcome,
     Page,
     Pulse,
+    Pulsed,
     Purged,
     PurgeQueue,
     PutQueue,
@@ -78,7 +80,7 @@ class Shard:
 
     def after(self, pause_ms: int) -> None:
         self.now_ms += pause_ms
-        while self.entry(encode_item(0, 0, Pulse(100)))[0] != machine.Pulsed(0):
+        while self.entry(encode_item(0, 0, Pulse(100)))[0] != Pulsed(0):
             pass
 
     def counts(self, queue: str = "q") -> tuple[int, int, int, int]:
@@ -156,7 +158,7 @@ def test_a_nack_with_a_delay_hides_the_message_for_so_long(shard: Shard) -> None
     shard.after(1)
     outcome = shard.do(Receive("q", 1, 0, 3))
     assert isinstance(outcome, Received)
-    assert outcome.deliveries == [Delivery(1, 1, 2, START_MS)]
+    assert outcome.deliveries == [Delivery(1, 1, 2, START_MS, About(first_ms=START_MS))]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_what_the_rules_cannot_work_with_is_refused_without_effect(shard: Shard,
     shard.send("a")
     before = shard.counts(), shard.browse()
     block = encode_block([(b"a", b"")]) if isinstance(operation, Send) else b""
-    assert shard.do(operation, block) == Refused(machine.MALFORMED)
+    assert shard.do(operation, block) == Refused(codes.MALFORMED)
     assert (shard.counts(), shard.browse()) == before
 
 
@@ -224,7 +226,7 @@ def test_what_a_session_has_received_is_forgotten_and_never_done_again(shard: Sh
     block = encode_block([(b"a", b"")])
     shard.do(Send("q", 1), block, seq=100)
     assert shard.entry(encode_item(SESSION, 0, Forget(101))) == [Done()]
-    assert shard.do(Send("q", 1), block, seq=100) == Refused(machine.STALE_OPERATION)
+    assert shard.do(Send("q", 1), block, seq=100) == Refused(codes.STALE_OPERATION)
     assert shard.counts() == (1, 0, 0, 1)
     assert not list(shard.store.scan(b"o"))
 
@@ -244,7 +246,7 @@ def test_an_idempotency_key_stands_for_one_request(shard: Shard) -> None:
     assert shard.do(send, block) == shard.do(send, block) == Sent(1, 1, START_MS)
     assert shard.counts() == (1, 0, 0, 1)
     other = Keyed(b"k" * 16, b"g" * 16, Send("q", 1))
-    assert shard.do(other, block) == Refused(machine.IDEMPOTENCY_MISMATCH)
+    assert shard.do(other, block) == Refused(codes.IDEMPOTENCY_MISMATCH)
     shard.after(KEY_WINDOW_MS)
     assert shard.do(other, block) == Sent(2, 1, shard.now_ms)
 
@@ -258,12 +260,12 @@ def test_an_idempotency_key_stands_for_one_request(shard: Shard) -> None:
 )
 def test_an_unknown_queue_is_refused(shard: Shard, operation: Operation) -> None:
     block = encode_block([(b"a", b"")]) if isinstance(operation, Send) else b""
-    assert shard.do(operation, block) == Refused(machine.QUEUE_NOT_FOUND)
+    assert shard.do(operation, block) == Refused(codes.QUEUE_NOT_FOUND)
 
 
 def test_a_batch_with_one_body_too_large_is_refused_whole(shard: Shard) -> None:
     shard.do(PutQueue("q", QueueSettings(body_bytes_max=3)))
-    assert shard.send("abc", "abcd") == Refused(machine.BODY_TOO_LARGE, 3, 1)
+    assert shard.send("abc", "abcd") == Refused(codes.BODY_TOO_LARGE, 3, 1)
     assert shard.counts() == (0, 0, 0, 0)
 
 
@@ -284,7 +286,7 @@ def test_purging_takes_everything_and_cleans_up_behind_itself(shard: Shard) -> N
 def test_a_deleted_queue_is_gone_and_its_name_is_free(shard: Shard) -> None:
     shard.send("a")
     assert shard.do(DeleteQueue("q")) == Done()
-    assert shard.send("b") == Refused(machine.QUEUE_NOT_FOUND)
+    assert shard.send("b") == Refused(codes.QUEUE_NOT_FOUND)
     shard.do(PutQueue("q", QueueSettings()))
     shard.after(1)
     assert shard.counts() == (0, 0, 0, 0)
@@ -334,5 +336,5 @@ def test_the_same_log_gives_the_same_state(shard: Shard) -> None:
 
 
 def test_every_refusal_has_a_code_that_is_listed() -> None:
-    constants = {value for name, value in vars(machine).items() if name.isupper() and isinstance(value, str)}
-    assert constants == machine.CODES
+    constants = {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, str)}
+    assert constants == codes.CODES

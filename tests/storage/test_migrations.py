@@ -17,6 +17,13 @@ from tests.storage.harness import dump, finished, install, set_applied, tick, wh
 BYTES_MAX = 16 * 1024 * 1024
 
 
+@pytest.fixture(autouse=True)
+def first_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These stories begin at format 1, with no way to any other."""
+    monkeypatch.setattr(migrations, "FORMAT", 1)
+    monkeypatch.setattr(migrations, "MIGRATIONS", {})
+
+
 def opened(directory: Path, **options: Any) -> LmdbStore:
     return LmdbStore(directory, bytes_max=BYTES_MAX, **options)
 

@@ -1,0 +1,65 @@
+"""Queues come, change and go."""
+
+from __future__ import annotations
+
+from storage import records
+from storage.codes import DEAD_LETTER_KIND, QUEUE_LIMIT, QUEUE_NOT_FOUND, SETTING_FIXED
+from storage.limits import QUEUES_MAX
+from storage.operations import Done, Outcome, Purged, PutQueue, QueuePut, Refused
+from storage.records import Queue
+from storage.turn import Turn
+
+
+def put_queue(turn: Turn, operation: PutQueue) -> Outcome:
+    """Create a queue, or replace its settings."""
+    name, settings = operation.queue, operation.settings
+    queue = turn.queue(name)
+    if queue is not None and queue.settings == settings:
+        return QueuePut(created=False, changed=False)
+    if queue is not None and queue.settings.fifo != settings.fifo:
+        return Refused(SETTING_FIXED, detail="fifo")
+    dead_letters = None if settings.dead_letter_queue is None else turn.queue(settings.dead_letter_queue)
+    if dead_letters is not None and dead_letters.settings.fifo != settings.fifo:
+        return Refused(DEAD_LETTER_KIND)
+    if queue is None:
+        if turn.shard.queues >= QUEUES_MAX:
+            return Refused(QUEUE_LIMIT, QUEUES_MAX)
+        turn.shard.queues += 1
+        turn.add_queue(Queue(name, turn.next_number(), settings, turn.now_ms))
+        return QueuePut(created=True, changed=True)
+    queue.settings = settings
+    queue.changed_ms = turn.now_ms
+    queue.swept_id = 0
+    turn.schedule_retention(queue)
+    if not settings.single_active:
+        queue.active, queue.active_until_ms = "", 0
+    turn.readier.add(name)
+    if turn.has_groups(queue.number):
+        turn.set_timer(turn.now_ms, records.TIMER_REMARK, records.group_subject(queue.number, ""))
+    return QueuePut(created=False, changed=True)
+
+
+def delete_queue(turn: Turn, name: str) -> Outcome:
+    """Forget a queue with its messages."""
+    queue = turn.queue(name)
+    if queue is None:
+        return Refused(QUEUE_NOT_FOUND)
+    turn.cancel_retention(queue)
+    turn.bury_queue(queue)
+    turn.state.delete(records.name_key(name))
+    turn.shard.queues -= 1
+    return Done()
+
+
+def purge_queue(turn: Turn, name: str) -> Outcome:
+    """Forget a queue's messages, and what was remembered of them."""
+    queue = turn.queue(name)
+    if queue is None:
+        return Refused(QUEUE_NOT_FOUND)
+    count = queue.messages
+    turn.cancel_retention(queue)
+    turn.bury_queue(queue)
+    emptied = Queue(name, turn.next_number(), queue.settings, queue.created_ms, queue.next_id)
+    emptied.changed_ms = queue.changed_ms
+    turn.add_queue(emptied)
+    return Purged(count)

@@ -1,0 +1,182 @@
+"""Receiving: which ready messages a consumer gets, in what order, and how many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from storage import flow, groups, history, records
+from storage.codes import CONSUMER_REQUIRED, QUEUE_NOT_FOUND
+from storage.dead_letters import NO_EXTRAS
+from storage.limits import RECEIVE_BYTES_MAX
+from storage.operations import About, Delivery, Outcome, Receive, Received, Refused
+from storage.records import Chunk, Queue, Segment
+from storage.segments import isolate, standing
+from storage.turn import Turn, message_sizes
+
+_NOTHING = About()
+
+
+@dataclass(slots=True)
+class _Taking:
+    """What a receive has, and may still take."""
+
+    operation: Receive
+    until_ms: int
+    messages_left: int
+    bytes_left: int
+    deliveries: list[Delivery] = field(default_factory=list)
+
+
+def receive(turn: Turn, operation: Receive) -> Outcome:
+    """Lease messages."""
+    queue = turn.queue(operation.queue)
+    if queue is None:
+        return Refused(QUEUE_NOT_FOUND)
+    settings = queue.settings
+    until_ms = turn.now_ms + (operation.lease_ms or settings.lease_ms)
+    if settings.single_active:
+        if not operation.consumer:
+            return Refused(CONSUMER_REQUIRED)
+        if not _is_active(turn, queue, operation.consumer, until_ms):
+            return Received(operation.token, until_ms, [])
+    wanted = min(operation.messages_max, _allowance(turn, queue))
+    taking = _Taking(operation, until_ms, wanted, min(RECEIVE_BYTES_MAX, turn.receive_bytes_left))
+    while taking.messages_left > 0 and taking.bytes_left > 0:
+        found = turn.state.first(records.ready_prefix(queue.number))
+        if found is None:
+            break
+        _, chunk_id = records.read_ready(found[0])
+        chunk = turn.known_chunk(queue.number, chunk_id)
+        if chunk.extras is not None and chunk.extras.grouped:
+            _take_group(turn, queue, chunk_id, chunk, taking)
+        else:
+            _take(turn, queue, chunk_id, chunk, taking, taking.messages_left)
+    if taking.bytes_left <= 0 and queue.ready:
+        turn.readier.add(queue.name)  # another receive may go on at once
+    taken = wanted - taking.messages_left
+    if settings.rate is not None and taken:
+        queue.served_us = flow.served(settings.rate, queue.served_us, turn.now_ms, taken)
+    return Received(operation.token, until_ms, taking.deliveries)
+
+
+def _allowance(turn: Turn, queue: Queue) -> int:
+    """How many more messages the queue may deliver now; a timer is set for when its rate allows more."""
+    settings = queue.settings
+    allowed = flow.allowed(settings.rate, queue.served_us, turn.now_ms)
+    if settings.rate is not None and not allowed and queue.ready:
+        due_ms = flow.next_ms(settings.rate, queue.served_us)
+        turn.set_timer(due_ms, records.TIMER_FLOW, records.group_subject(queue.number, ""))
+    if settings.concurrency_max:
+        allowed = min(allowed, settings.concurrency_max - queue.leased)
+    return max(allowed, 0)
+
+
+def _is_active(turn: Turn, queue: Queue, consumer: str, until_ms: int) -> bool:
+    """Whether this is the consumer that alone receives; it becomes so when no other one is."""
+    if queue.active != consumer and (queue.leased or queue.active_until_ms > turn.now_ms):
+        if queue.active_until_ms > turn.now_ms:
+            subject = records.group_subject(queue.number, "")
+            turn.set_timer(queue.active_until_ms, records.TIMER_FLOW, subject)
+        return False
+    queue.active, queue.active_until_ms = consumer, max(queue.active_until_ms, until_ms)
+    return True
+
+
+def _take_group(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, taking: _Taking) -> None:
+    """Serve a group its turn, chunk after chunk; of a fifo queue only while they are in order."""
+    assert chunk.extras is not None
+    name, settings = chunk.extras.group, queue.settings
+    group = turn.group(queue.number, name)
+    share = min(taking.messages_left, groups.allowance(turn, queue, group))
+    if settings.fair:
+        share = min(share, groups.FAIR_QUANTUM)
+    turn.serving, left = group, share
+    while share > 0 and taking.bytes_left > 0:
+        taken = _take(turn, queue, chunk_id, chunk, taking, share)
+        group.served_us = flow.served(settings.group_rate, group.served_us, turn.now_ms, taken)
+        share -= taken
+        if settings.fifo and standing(chunk.segments).ready:
+            break  # what is in between has to come first
+        chunk_id = groups.first_chunk(turn, queue, name, chunk_id)
+        if not chunk_id:
+            break
+        chunk = turn.known_chunk(queue.number, chunk_id)
+        if not groups.is_next_ready(chunk) and settings.fifo:
+            break
+    groups.served(turn, queue, name, group, left - share)
+
+
+def _take(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, taking: _Taking, count_max: int) -> int:
+    """Lease messages of one chunk, from its first ready one on. Returns how many."""
+    operation, left = taking.operation, count_max
+    before = standing(chunk.segments)
+    for segment in list(chunk.segments):
+        if segment.due_ms:
+            if queue.settings.fifo and segment.due_ms != records.DEAD:
+                break  # what comes after it has to wait
+            continue
+        sizes = message_sizes(chunk, segment.first, min(segment.count, left))
+        count, taken_bytes = _fitting(sizes, taking.bytes_left, at_least=0 if taking.deliveries else 1)
+        left -= count
+        taking.bytes_left -= taken_bytes
+        turn.receive_bytes_left -= taken_bytes
+        for taken in isolate(chunk.segments, segment.first, segment.first + count):
+            taken.attempts += 1
+            taken.token, taken.due_ms = operation.token, taking.until_ms
+            taken.last_ms, taken.consumer = turn.now_ms, operation.consumer
+            taken.first_ms = taken.first_ms or turn.now_ms
+            taking.deliveries.append(delivery(chunk_id, chunk, taken, taken.first, taken.count))
+        if queue.settings.history_ms and count:
+            history.note(turn, queue, chunk_id, segment.first, count, history.LEASED, operation.consumer)
+        if count < len(sizes):
+            taking.bytes_left = 0
+        if left <= 0 or taking.bytes_left <= 0:
+            break
+    total = count_max - left
+    taking.messages_left -= total
+    turn.refile(queue, chunk_id, chunk, before)
+    return total
+
+
+def _fitting(sizes: tuple[int, ...], bytes_max: int, at_least: int) -> tuple[int, int]:
+    """How many messages from the front fit into `bytes_max`, and their bytes; `at_least` so many are taken anyway."""
+    total = sum(sizes)
+    if total <= bytes_max:
+        return len(sizes), total
+    total = 0
+    for count, size in enumerate(sizes):
+        if count >= at_least and total + size > bytes_max:
+            return count, total
+        total += size
+    return len(sizes), total
+
+
+def delivery(chunk_id: int, chunk: Chunk, segment: Segment, first: int, count: int) -> Delivery:
+    """Messages `first` … `first + count - 1` of a segment, as their consumer sees them."""
+    about = (
+        None
+        if chunk.extras is None and segment.attempts == 1 and segment.dead is None
+        else about_messages(chunk, segment, first)
+    )
+    return Delivery(chunk_id + first, count, segment.attempts, chunk.sent_ms, about)
+
+
+def about_messages(chunk: Chunk, segment: Segment, first: int) -> About | None:
+    """What messages of a segment from position `first` on have beyond body and properties; None for nothing."""
+    extras, dead = chunk.extras or NO_EXTRAS, segment.dead
+    if dead is not None:
+        dead = msgspec.structs.replace(dead, message_id=dead.message_id + first)
+    about = About(
+        extras.priority,
+        extras.group,
+        extras.key,
+        extras.dedup_id,
+        extras.expires_ms,
+        segment.first_ms,
+        dead,
+        extras.topic,
+        extras.publish_id,
+    )
+    return None if about == _NOTHING else about

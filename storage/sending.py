@@ -1,0 +1,314 @@
+"""Sending: what a message must be, what a queue has room for, and what was sent before.
+
+A send is looked at as a whole before anything is written: it happens with all its messages or not at all.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+from storage import history, records
+from storage.block import is_whole, parts_between, table
+from storage.codes import (
+    BODY_TOO_LARGE,
+    GROUP_REQUIRED,
+    MALFORMED,
+    PRIORITY_NOT_ALLOWED,
+    QUEUE_FULL,
+    QUEUE_NOT_FOUND,
+)
+from storage.dead_letters import NO_EXTRAS, OVERFLOW, has_room, move_to_dead_letters, rank_of, taker
+from storage.limits import GIVE_WAY_STEPS_MAX, MERGED_MESSAGES_MAX
+from storage.operations import Options, Outcome, Refused, Run, Send, Sent, SentRun
+from storage.records import Blocks, Chunk, Dedup, Extras, Queue, Segment
+from storage.segments import isolate, standing
+from storage.turn import Turn, message_sizes
+
+PLAIN = Options()
+
+
+class Bodies(NamedTuple):
+    """Where the messages of a send lie: their block, and its offset in the log entry."""
+
+    block: memoryview
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Messages of a send from position `first` on that share their options, and are new (`message_id` 0) or were sent
+    before (the original's id)."""
+
+    first: int
+    count: int
+    options: Options
+    dedup: bytes
+    message_id: int
+
+
+def send(turn: Turn, operation: Send, bodies: Bodies) -> Outcome:
+    """Add messages."""
+    queue, count = turn.queue(operation.queue), operation.count
+    if queue is None:
+        return Refused(QUEUE_NOT_FOUND)
+    if not is_whole(bodies.block, count) or sum(run.count for run in operation.runs) not in (0, count):
+        return Refused(MALFORMED)
+    rows, limit = table(bodies.block, count), queue.settings.body_bytes_max
+    if max(rows[0::3]) > limit:
+        return Refused(BODY_TOO_LARGE, limit, next(p for p, size in enumerate(rows[0::3]) if size > limit))
+    runs = operation.runs or [Run(count, PLAIN)]
+    refused = _refusal(queue, runs)
+    if refused is not None:
+        return refused
+    parts = list(_known(turn, queue, runs, bodies, count))
+    sizes = [body + properties for body, properties in zip(rows[0::3], rows[1::3], strict=True)]
+    refused = _make_room(turn, queue, parts, sizes)
+    if refused is not None:
+        return refused
+    return _add(turn, queue, parts, sizes, bodies, count)
+
+
+def _refusal(queue: Queue, runs: list[Run]) -> Refused | None:
+    position, settings = 0, queue.settings
+    for run in runs:
+        if settings.fifo and not run.options.group:
+            return Refused(GROUP_REQUIRED, 0, position)
+        if run.options.priority and settings.groups:
+            return Refused(PRIORITY_NOT_ALLOWED, 0, position)
+        position += run.count
+    return None
+
+
+# --- what was sent before ---------------------------------------------------------------------------------------------
+
+
+def _known(turn: Turn, queue: Queue, runs: list[Run], bodies: Bodies, total: int) -> Iterable[_Part]:
+    """Cut a send into parts. A message with a dedup id is a part of its own."""
+    first, settings = 0, queue.settings
+    fresh: dict[bytes, int] = {}
+    for run in runs:
+        by_content = settings.dedup_by == "content" and not run.options.dedup_id
+        if not settings.dedup_window_ms or not (run.options.dedup_id or by_content):
+            alone = 1 if run.options.key else run.count
+            for position in range(first, first + run.count, alone):
+                yield _Part(position, alone, run.options, b"", 0)
+            first += run.count
+            continue
+        for position in range(first, first + run.count):
+            dedup = _dedup_id(queue, run.options, bodies, position, total)
+            if dedup in fresh:
+                yield _Part(position, 1, run.options, dedup, -1 - fresh[dedup])
+                continue
+            found = turn.state.get(records.dedup_key(queue.number, dedup))
+            known = None if found is None else records.decode_dedup(found)
+            if known is not None and known.until_ms > turn.now_ms:
+                yield _Part(position, 1, run.options, dedup, known.message_id)
+            else:
+                fresh[dedup] = position
+                yield _Part(position, 1, run.options, dedup, 0)
+        first += run.count
+
+
+def _dedup_id(queue: Queue, options: Options, bodies: Bodies, position: int, total: int) -> bytes:
+    scope = options.group.encode() if queue.settings.dedup_scope == "group" else b""
+    hashed = blake2b(bytes((len(scope), bool(options.dedup_id))) + scope, digest_size=16)
+    if options.dedup_id:
+        hashed.update(options.dedup_id.encode())
+    else:
+        (part,) = parts_between(bodies.block, total, position, position + 1)
+        hashed.update(part.body)
+    return hashed.digest()
+
+
+def _remember(turn: Turn, queue: Queue, dedup: bytes, message_id: int) -> None:
+    """Remember a dedup id; beyond `dedup_max` the oldest is forgotten."""
+    until_ms = turn.now_ms + queue.settings.dedup_window_ms
+    key = records.dedup_key(queue.number, dedup)
+    found = turn.state.get(key)
+    if found is not None:  # out of its window, but not yet forgotten
+        _forget(turn, queue, records.decode_dedup(found), dedup)
+    while queue.dedups >= queue.settings.dedup_max:
+        oldest = turn.state.first(records.dedup_age_prefix(queue.number))
+        assert oldest is not None, "what is counted is there"
+        _forget(turn, queue, *records.read_dedup_age(oldest[0]))
+    known = Dedup(message_id, until_ms)
+    turn.state.put(key, records.encode(known))
+    turn.state.put(records.dedup_age_key(queue.number, known, dedup), records.PRESENT)
+    queue.dedups += 1
+    if not queue.dedup_due_ms:
+        queue.dedup_due_ms = until_ms
+        turn.set_timer(until_ms, records.TIMER_DEDUP, records.u32(queue.number))
+
+
+def _forget(turn: Turn, queue: Queue, known: Dedup, dedup: bytes) -> None:
+    turn.state.delete(records.dedup_key(queue.number, dedup))
+    turn.state.delete(records.dedup_age_key(queue.number, known, dedup))
+    queue.dedups -= 1
+
+
+def dedups_due(turn: Turn, number: int, steps_max: int) -> int:
+    """Forget dedup ids that are out of their window. Returns the steps done."""
+    queue = turn.queue_by_number(number)
+    if queue is None:
+        return 0
+    queue.dedup_due_ms = 0
+    for step in range(steps_max + 1):
+        oldest = turn.state.first(records.dedup_age_prefix(number))
+        if oldest is None:
+            return step
+        known, dedup = records.read_dedup_age(oldest[0])
+        if known.until_ms > turn.now_ms or step == steps_max:
+            queue.dedup_due_ms = known.until_ms
+            turn.set_timer(known.until_ms, records.TIMER_DEDUP, records.u32(number))
+            return step
+        _forget(turn, queue, known, dedup)
+    return steps_max
+
+
+# --- what there is room for -------------------------------------------------------------------------------------------
+
+
+def _make_room(turn: Turn, queue: Queue, parts: list[_Part], sizes: list[int]) -> Refused | None:
+    settings = queue.settings
+    if not (settings.messages_max or settings.bytes_max):
+        return None
+    new = [part for part in parts if not part.message_id]
+    count = sum(part.count for part in new)
+    size = sum(sum(sizes[part.first : part.first + part.count]) for part in new)
+    for limit, more, what in (
+        (settings.messages_max, count, "messages_max"),
+        (settings.bytes_max, size, "bytes_max"),
+    ):
+        if limit and more > limit:
+            return Refused(QUEUE_FULL, limit, detail=what)
+    if has_room(queue, count, size):
+        return None
+    leaving = None if settings.overflow == "reject" else _give_way(turn, queue, count, size)
+    if leaving is None:
+        over = settings.messages_max and queue.messages + count > settings.messages_max
+        what, limit = ("messages_max", settings.messages_max) if over else ("bytes_max", settings.bytes_max)
+        return Refused(QUEUE_FULL, limit, detail=what)
+    for chunk_id, first, end in leaving:
+        _leave(turn, queue, chunk_id, first, end)
+    return None
+
+
+def _give_way(turn: Turn, queue: Queue, count: int, size: int) -> list[tuple[int, int, int]] | None:
+    """The oldest ready messages that must go for so much more, as (chunk, first, end); None if they are not enough."""
+    settings = queue.settings
+    excess = queue.messages + count - settings.messages_max if settings.messages_max else 0
+    excess_bytes = queue.bytes + size - settings.bytes_max if settings.bytes_max else 0
+    leaving: list[tuple[int, int, int]] = []
+    left, left_bytes, start = 0, 0, 0
+    for _ in range(GIVE_WAY_STEPS_MAX):
+        found = turn.state.first(records.chunk_prefix(queue.number), records.u64(start))
+        if found is None:
+            return None
+        chunk_id = records.read_u64(found[0][5:])
+        chunk = turn.known_chunk(queue.number, chunk_id)
+        for segment in [s for s in chunk.segments if not s.due_ms]:
+            sizes = message_sizes(chunk, segment.first, segment.count)
+            taken = 0
+            while taken < segment.count and (left < excess or left_bytes < excess_bytes):
+                left += 1
+                left_bytes += sizes[taken]
+                taken += 1
+            if taken:
+                leaving.append((chunk_id, segment.first, segment.first + taken))
+        if left >= excess and left_bytes >= excess_bytes:
+            can = settings.overflow == "drop_oldest" or taker(turn, queue, left, left_bytes) is not None
+            return leaving if can else None
+        start = chunk_id + 1
+    return None
+
+
+def _leave(turn: Turn, queue: Queue, chunk_id: int, first: int, end: int) -> None:
+    chunk = turn.known_chunk(queue.number, chunk_id)
+    before = standing(chunk.segments)
+    for segment in isolate(chunk.segments, first, end):
+        if queue.settings.overflow == "drop_oldest":
+            history.note(turn, queue, chunk_id, segment.first, segment.count, history.DROPPED)
+            turn.drop(queue, chunk, segment)
+        else:
+            moved = move_to_dead_letters(turn, queue, chunk_id, chunk, segment, OVERFLOW)
+            assert moved, "the dead-letter queue was asked before"
+    turn.refile(queue, chunk_id, chunk, before)
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def _add(turn: Turn, queue: Queue, parts: list[_Part], sizes: list[int], bodies: Bodies, total: int) -> Sent:
+    start = queue.next_id
+    ids: dict[int, int] = {}
+    runs: list[SentRun] = []
+    for part in parts:
+        message_id = part.message_id
+        duplicate = message_id != 0
+        if message_id < 0:  # of the same send
+            message_id = ids[-1 - message_id]
+        elif not message_id:
+            message_id = queue.next_id
+            ids[part.first] = message_id
+            packed = struct.pack(f"<{part.count}I", *sizes[part.first : part.first + part.count])
+            _add_part(turn, queue, part, packed, Blocks(bodies.offset, total, part.first, part.count))
+            queue.bytes += sum(sizes[part.first : part.first + part.count])
+            if part.dedup:
+                _remember(turn, queue, part.dedup, message_id)
+        runs.append(SentRun(message_id, part.count, duplicate))
+    if not any(run.duplicate for run in runs):
+        runs = []
+    return Sent(start, queue.next_id - start, turn.now_ms, runs)
+
+
+def _add_part(turn: Turn, queue: Queue, part: _Part, sizes: bytes, blocks: Blocks) -> None:
+    message_id, count = queue.next_id, part.count
+    queue.next_id += count
+    due_ms = _due_ms(queue, part.options, turn.now_ms)
+    extras = _extras(queue, part.options, turn.now_ms, due_ms)
+    tail_id = turn.tails.get(queue.number) if extras is None else None
+    tail = None if tail_id is None else turn.known_chunk(queue.number, tail_id)
+    if tail_id is not None and tail is not None and tail.count + count <= MERGED_MESSAGES_MAX:
+        before = standing(tail.segments)
+        tail.segments.append(Segment(message_id - tail_id, count))
+        tail.blocks.append(blocks)
+        tail.sizes += sizes
+        turn.refile(queue, tail_id, tail, before)
+        return
+    rank = rank_of(queue.settings, part.options.priority, turn.now_ms)
+    segment = Segment(0, count, due_ms=due_ms)
+    turn.add_chunk(queue, message_id, Chunk(turn.index, turn.now_ms, [blocks], sizes, [segment], rank, extras))
+    if extras is None:
+        turn.tails[queue.number] = message_id
+    else:
+        turn.tails.pop(queue.number, None)
+    if not queue.retention_due_ms:
+        turn.schedule_retention(queue)
+
+
+def _due_ms(queue: Queue, options: Options, now_ms: int) -> int:
+    """When a message is first delivered, 0 for now."""
+    if options.at_ms:
+        return options.at_ms if options.at_ms > now_ms else 0
+    delay_ms = queue.settings.delay_ms if options.delay_ms < 0 else options.delay_ms
+    return now_ms + delay_ms if delay_ms else 0
+
+
+def _extras(queue: Queue, options: Options, now_ms: int, due_ms: int) -> Extras | None:
+    """What the messages have that is not default. What is delayed is kept for as long as others, from its time on."""
+    expires_ms = 0
+    if options.ttl_ms or due_ms:
+        expires_ms = (due_ms or now_ms) + (options.ttl_ms or queue.settings.retention_ms)
+    extras = Extras(
+        group=options.group,
+        grouped=queue.settings.groups and bool(options.group),
+        priority=options.priority,
+        key=options.key,
+        dedup_id=options.dedup_id,
+        expires_ms=expires_ms,
+    )
+    return None if extras == NO_EXTRAS else extras

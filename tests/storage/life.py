@@ -1,0 +1,386 @@
+"""What the tests that measure the rules by the naive model share.
+
+Operations gather until they are proposed as one entry, which both stores and the model then carry out; after it
+outcomes, bodies, counts, order and every record are compared. Limits are lowered, so that they are met: merged sends,
+bytes of a receive, numbers of queues and of keys.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+import msgspec
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine
+
+from storage import codes, machine, queries, queue_rules, receiving, records, sending
+from storage.block import encode_block, parts
+from storage.operations import (
+    About,
+    Browse,
+    Claim,
+    Committed,
+    GetQueue,
+    Keyed,
+    Listed,
+    ListQueues,
+    Operation,
+    Outcome,
+    Page,
+    Pulse,
+    Pulsed,
+    QueueInfo,
+    QueueList,
+    Receive,
+    Received,
+    Refused,
+    Send,
+    Sent,
+    SentRun,
+    Settled,
+    Transaction,
+    encode_entry,
+    encode_item,
+)
+from storage.records import Extras
+from storage.segments import standing
+from storage.state import Store
+from tests.storage.harness import KINDS, Place, quick_directory, tick
+from tests.storage.naive import Body, Message, Naive, in_order
+
+KEYS_MAX, MERGED_MAX, RECEIVE_BYTES = 3, 8, 60
+STATES = ("ready", "leased", "delayed", "dead")
+NAMES = ("a", "b", "b.fifo", "c", "none", "dead", "dead.fifo")
+
+Proposal = tuple[int, int, Operation, list[Body]]
+
+
+class Life(RuleBasedStateMachine):
+    """The stores, the model, and what was asked so far."""
+
+    def prepare(self, queues_max: int = 3) -> None:
+        """Empty stores and an empty model."""
+        self.temporary = quick_directory()
+        self.patches = ExitStack()
+        self.patches.enter_context(patch.object(machine, "KEYS_MAX", KEYS_MAX))
+        self.patches.enter_context(patch.object(queue_rules, "QUEUES_MAX", queues_max))
+        self.patches.enter_context(patch.object(sending, "MERGED_MESSAGES_MAX", MERGED_MAX))
+        for module in (receiving, queries):
+            self.patches.enter_context(patch.object(module, "RECEIVE_BYTES_MAX", RECEIVE_BYTES))
+        self.places = [Place(kind, Path(self.temporary.name) / kind) for kind in KINDS]
+        self.model = Naive(queues_max, KEYS_MAX, RECEIVE_BYTES)
+        self.now_ms = 1_000_000
+        self.tokens = 0
+        self.seqs = Counter[int]()
+        self.pending: list[Proposal] = []
+        self.history: list[Proposal] = []
+        self.received: list[tuple[str, Received]] = []
+        self.claims: list[tuple[str, Claim]] = []
+
+    def teardown(self) -> None:
+        for place in getattr(self, "places", []):
+            place.close()
+        if hasattr(self, "patches"):
+            self.patches.close()
+            self.temporary.cleanup()
+
+    @property
+    def stores(self) -> list[Store]:
+        return [place.store for place in self.places]
+
+    def add(self, session: int, operation: Operation, bodies: list[Body] | None = None, *, more: bool = False) -> None:
+        """Ask for something; it is proposed at once unless `more` is to come in the same entry."""
+        self.seqs[session] += 1
+        self.pending.append((session, self.seqs[session], operation, bodies or []))
+        if not more:
+            self.propose()
+
+    def propose(self, pause_ms: int = 0, back_ms: int = 0) -> None:
+        """One entry of all that was asked."""
+        self.now_ms += pause_ms
+        pending, self.pending = self.pending, []
+        at_ms = self.now_ms - back_ms
+        before = self.ready_ids()
+        items = [item(*proposal) for proposal in pending]
+        outcomes, readier = self.apply(at_ms, items)
+        self.model.now_ms = max(self.model.now_ms, at_ms)
+        for (session, seq, operation, bodies), outcome in zip(pending, outcomes, strict=True):
+            assert flat(outcome) == self.model.once(session, seq, operation, bodies, outcome), operation
+            plain = operation.operation if isinstance(operation, Keyed) else operation
+            if isinstance(outcome, Received) and isinstance(plain, Receive):
+                self.received.append((plain.queue, outcome))
+                self.claims += [
+                    (plain.queue, Claim(outcome.token, each.message_id, each.count)) for each in outcome.deliveries
+                ]
+        for name, ids in self.ready_ids().items():
+            assert name in readier or not ids - before.get(name, set()), "whoever waits for a message is told"
+        self.compare()
+        for name, received in self.received[-6:]:
+            self.compare_bodies(name, received)
+        self.history += [proposal for proposal in pending if proposal[1]]
+
+    def compact_all(self, keep: int) -> None:
+        """The log keeps what replication needs and what holds messages."""
+        for store in self.stores:
+            with tick(store):
+                store.compact(max(store.first_index, store.last_index - keep), 100)
+
+    def pulse_once(self, steps_max: int) -> int:
+        (outcome,), _ = self.apply(self.now_ms, [encode_item(0, 0, Pulse(steps_max))])
+        assert isinstance(outcome, Pulsed)
+        return outcome.steps
+
+    def apply(self, at_ms: int, items: list[bytes]) -> tuple[list[Outcome], set[str]]:
+        turns = []
+        for store in self.stores:
+            index, payload = store.last_index + 1, encode_entry(at_ms, items)
+            with tick(store):
+                store.append(index, 1, payload)
+                turned = machine.apply(store, index, payload)
+            turns.append(([(each.outcome, each.encoded) for each in turned.applied], turned.readier))
+        assert turns[0] == turns[1]
+        return [outcome for outcome, _ in turns[0][0]], turns[0][1]
+
+    def ready_ids(self) -> dict[str, set[int]]:
+        return {
+            name: {message.message_id for message in queue.messages if message.state == "ready"}
+            for name, queue in self.model.queues.items()
+        }
+
+    def browsed(self, store: Store, name: str) -> list[tuple[Listed, Body]]:
+        """A whole queue, page by page."""
+        found: list[tuple[Listed, Body]] = []
+        after = 0
+        while True:
+            page, block = queries.answer(store, Browse(name, after, 4))
+            assert isinstance(page, Page)
+            if not page.messages:
+                return found
+            bodies = [(bytes(part.body), bytes(part.properties)) for part in parts(block, len(page.messages))]
+            found += zip(page.messages, bodies, strict=True)
+            after = page.messages[-1].message_id
+
+    def compare(self) -> None:
+        memory, disk = (list(store.scan(b"")) for store in self.stores)
+        assert memory == disk
+        check_records(self.stores[0])
+        assert [info.queue for info in listed(self.stores[0])] == sorted(self.model.queues)
+        for name in NAMES:
+            self.compare_queue(self.stores[0], name)
+        self.compare_queue(self.stores[1], "a")  # for its bodies: the records are the same
+
+    def compare_queue(self, store: Store, name: str) -> None:
+        info, _ = queries.answer(store, GetQueue(name))
+        queue = self.model.queues.get(name)
+        if queue is None:
+            assert info == Refused(codes.QUEUE_NOT_FOUND)
+            return
+        assert info == QueueInfo(
+            name,
+            queue.settings,
+            queue.created_ms,
+            queue.count("ready"),
+            queue.count("leased"),
+            queue.count("delayed"),
+            queue.bytes,
+            queue.count("dead"),
+            queue.changed_ms,
+            queue.active,
+        )
+        assert self.browsed(store, name) == [(listed_as(m), m.content) for m in queue.messages]
+        assert in_order([message.message_id for message in queue.messages])
+
+    def compare_bodies(self, name: str, outcome: Received) -> None:
+        """However late a receive is answered, it brings the bodies of what is still held under its token."""
+        claimed = [
+            delivery.message_id + position for delivery in outcome.deliveries for position in range(delivery.count)
+        ]
+        queue = self.model.queues.get(name)
+        mine = {m.message_id: m for m in queue.messages if m.token == outcome.token} if queue else {}
+        held = [mine[message_id] for message_id in claimed if message_id in mine]
+        for store in self.stores:
+            received, block = queries.received(store, name, outcome)
+            told = [
+                (delivery.message_id + position, delivery.attempt, delivery.sent_ms)
+                for delivery in received.deliveries
+                for position in range(delivery.count)
+            ]
+            assert told == [(m.message_id, m.attempts, m.sent_ms) for m in held]
+            bodies = [(bytes(part.body), bytes(part.properties)) for part in parts(block, len(held))] if held else []
+            assert bodies == [m.content for m in held]
+
+    def pulses(self, pause_ms: int, steps_max: int) -> None:
+        """Time passes, and all that is due is done."""
+        self.now_ms += pause_ms
+        self.model.now_ms = max(self.model.now_ms, self.now_ms)
+        for _ in range(1000):
+            if self.pulse_once(steps_max) == 0:
+                break
+        else:
+            raise AssertionError("pulses do not end")
+        self.model.all_that_is_due()
+        self.compare()
+        due_ms = queries.next_due_ms(self.stores[0])
+        assert due_ms is None or due_ms > self.now_ms
+
+    def held(self) -> list[tuple[str, Claim]]:
+        """The runs of messages that are leased now."""
+        return [
+            (name, Claim(message.token, message.message_id, 1 + following(queue.messages[position:])))
+            for name, queue in self.model.queues.items()
+            for position, message in enumerate(queue.messages)
+            if message.token
+        ]
+
+    def drawn(self, claims: list[Claim], data: st.DataObject) -> list[Claim]:
+        return data.draw(st.lists(st.sampled_from(claims), min_size=1, max_size=3))
+
+    def part(self, claim: Claim, data: st.DataObject) -> Claim:
+        return Claim(claim.token, claim.message_id, data.draw(st.integers(1, claim.count)))
+
+
+def flat(outcome: Outcome) -> Outcome:
+    """The outcome with every sent message told by itself, as the model does."""
+    if isinstance(outcome, Committed):
+        return Committed([each for each in map(flat, outcome.outcomes) if isinstance(each, Sent | Settled)])
+    if not isinstance(outcome, Sent):
+        return outcome
+    runs = [
+        SentRun(run.message_id + position, 1, run.duplicate) for run in outcome.runs for position in range(run.count)
+    ]
+    return msgspec.structs.replace(outcome, runs=runs)
+
+
+def item(session: int, seq: int, operation: Operation, bodies: list[Body]) -> bytes:
+    """A proposal as it is logged."""
+    plain = operation.operation if isinstance(operation, Keyed) else operation
+    if not isinstance(plain, Transaction):
+        return encode_item(session, seq, operation, encode_block(bodies) if bodies else b"")
+    blocks, rest = [], list(bodies)
+    for step in plain.steps:
+        if isinstance(step, Send):
+            blocks.append(encode_block([rest.pop(0) for _ in range(step.count)]))
+    plain = msgspec.structs.replace(plain, block_bytes=[len(block) for block in blocks])
+    whole = msgspec.structs.replace(operation, operation=plain) if isinstance(operation, Keyed) else plain
+    return encode_item(session, seq, whole, b"".join(blocks))
+
+
+def listed_as(message: Message) -> Listed:
+    """A message of the model as the queries list it."""
+    options = message.options
+    about = About(
+        options.priority,
+        options.group,
+        options.key,
+        options.dedup_id,
+        message.expires_ms,
+        message.first_ms,
+        message.dead,
+    )
+    return Listed(
+        message.message_id,
+        message.state,
+        message.attempts,
+        message.sent_ms,
+        max(message.due_ms, 0),
+        message.last_ms,
+        message.consumer,
+        None if about == About() else about,
+    )
+
+
+def following(messages: list[Message]) -> int:
+    """How many messages right after the first are held together with it."""
+    first = messages[0]
+    count = 0
+    for message in messages[1:]:
+        if message.token != first.token or message.message_id != first.message_id + count + 1:
+            break
+        count += 1
+    return count
+
+
+def listed(store: Store) -> list[QueueInfo]:
+    """Every queue, page by page."""
+    found: list[QueueInfo] = []
+    while True:
+        page, _ = queries.answer(store, ListQueues(found[-1].queue if found else "", 2))
+        assert isinstance(page, QueueList)
+        if not page.queues:
+            return found
+        found += page.queues
+
+
+def check_records(store: Store) -> None:
+    """The invariants that `storage.records` states."""
+    shard = records.decode_shard(store.get(records.SHARD_KEY) or b"")
+    queues = {queue.number: queue for queue in map(records.decode_queue, (value for _, value in store.scan(b"n")))}
+    assert shard.queues == len(queues) == sum(1 for _ in store.scan(records.QUEUE_NAMES))
+    assert shard.keys == sum(1 for _ in store.scan(b"k"))
+    ready, timers, living = set(), set(), Counter[int]()
+    in_groups, in_flight, by_key, expiries = set(), Counter[bytes](), set(), set()
+    totals = {number: Counter[str]() for number in queues}
+    for key, value in store.scan(b"c"):
+        number, chunk_id = records.read_chunk_subject(key[1:])
+        chunk = records.decode_chunk(value)
+        stands, extras = standing(chunk.segments), chunk.extras or Extras()
+        assert chunk.segments, "a chunk without segments does not exist"
+        assert in_order([segment.first for segment in chunk.segments])
+        living[chunk.index] += 1
+        timers |= {records.chunk_timer_key(due_ms, number, chunk_id) for due_ms in stands.dues}
+        if number not in queues:
+            continue
+        if extras.grouped:
+            in_flight[records.group_key(number, extras.group)] += stands.leased
+            if stands.living if queues[number].settings.fifo else stands.ready:
+                in_groups.add(records.group_chunk_key(number, extras.group, chunk_id))
+        elif stands.ready:
+            ready.add(records.ready_key(number, chunk.rank, chunk_id))
+        if extras.key:
+            by_key.add(records.key_prefix(number, extras.key) + records.u64(chunk_id))
+        if extras.expires_ms:
+            expiries.add(records.timer_key(extras.expires_ms, records.TIMER_EXPIRY, key[1:]))
+        held = sum(sum(queries.message_sizes(chunk, s.first, s.count)) for s in chunk.segments)
+        counts = {"ready": stands.ready, "leased": stands.leased, "delayed": stands.delayed, "dead": stands.dead}
+        totals[number].update(counts, bytes=held, grouped_ready=stands.ready if extras.grouped else 0)
+    groups = {key: records.decode_group(value) for key, value in of_queues(store, b"h", queues)}
+    for key, group in groups.items():
+        number, name = records.read_group_subject(key[1:])
+        assert group.in_flight == in_flight.pop(key, 0)
+        if group.marked:
+            totals[number]["marks"] += 1
+            ready.add(records.ready_key(number, group.rank, group.marked))
+            assert records.group_chunk_key(number, name, group.marked) == min(
+                each for each in in_groups if each.startswith(records.group_chunk_prefix(number, name))
+            )
+    assert not any(in_flight.values()), "a group with messages in flight is known"
+    assert ready == {key for key, _ in of_queues(store, b"r", queues)}
+    assert in_groups == {key for key, _ in of_queues(store, b"g", queues)}
+    assert by_key == {key for key, _ in of_queues(store, b"i", queues)}
+    set_timers = {key for key, _ in store.scan(b"d") if records.read_timer(key)[1] == records.TIMER_CHUNK}
+    assert set_timers <= timers
+    missing = {records.read_chunk_subject(records.read_timer(key)[2])[0] for key in timers - set_timers}
+    assert not missing & totals.keys(), "only in the grave of a purged queue may a timer go before its chunk"
+    assert living == {records.read_u64(key[1:]): records.read_u32(value) for key, value in store.scan(b"e")}
+    for number, queue in queues.items():
+        told = {name: getattr(queue, name) for name in (*STATES, "bytes", "grouped_ready", "marks")}
+        assert Counter(told) == totals[number]
+        dedups = {key[5:]: records.decode_dedup(value) for key, value in of_queues(store, b"u", {number: queue})}
+        assert {known.until_ms: None for known in dedups.values()}.keys() == {
+            records.read_u64(key[5:13]) for key, _ in of_queues(store, b"v", {number: queue})
+        }
+        assert queue.dedups == len(dedups)
+    sessions = {key[1:] for key, _ in store.scan(records.SESSIONS)}
+    assert {key[1:9] for key, _ in store.scan(b"o")} <= sessions
+    kinds = Counter(records.read_timer(key)[1] for key, _ in store.scan(b"d"))
+    assert kinds[records.TIMER_SESSION] == len(sessions)
+    assert kinds[records.TIMER_KEY] == shard.keys
+
+
+def of_queues(store: Store, prefix: bytes, queues: Mapping[int, object]) -> Iterator[tuple[bytes, bytes]]:
+    """Records of queues that were not purged."""
+    return ((key, value) for key, value in store.scan(prefix) if records.read_u32(key[1:5]) in queues)

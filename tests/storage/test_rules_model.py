@@ -1,0 +1,241 @@
+"""All rules together, on both stores beside the naive model: kinds of queues, options of messages, transactions.
+
+Pulses always come to their end here: which message a full dead-letter queue takes first is nobody's promise.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
+
+from storage.operations import (
+    Ack,
+    CancelMessage,
+    ChangeMessage,
+    Claim,
+    Extend,
+    Nack,
+    Operation,
+    Options,
+    PurgeQueue,
+    PutQueue,
+    Receive,
+    Run,
+    Send,
+    Transaction,
+)
+from storage.settings import Backoff, QueueSettings, Rate, contradiction
+from tests.storage.life import Life
+from tests.storage.naive import Body
+
+MINUTE_MS = 60_000
+BODIES = st.tuples(st.sampled_from([b"", b"a", b"bb", b"content"]), st.sampled_from([b"", b"", b"\x80"]))
+ORDINARY = {
+    "lease_ms": st.sampled_from([1000, 5000]),
+    "attempts_max": st.sampled_from([0, 1, 2]),
+    "backoff": st.sampled_from([None, Backoff("fixed", 500, 500, 0), Backoff("exponential", 300, 1000, 0)]),
+    "retention_ms": st.sampled_from([MINUTE_MS, 10 * MINUTE_MS]),
+    "delay_ms": st.sampled_from([0, 0, 0, 700]),
+    "dedup_window_ms": st.sampled_from([0, 0, 1000, MINUTE_MS]),
+    "dedup_max": st.sampled_from([2, 100]),
+    "dedup_scope": st.sampled_from(["queue", "group"]),
+    "concurrency_max": st.sampled_from([0, 0, 3]),
+    "rate": st.sampled_from([None, None, Rate(4, 1000, 2)]),
+    "single_active": st.sampled_from([False, False, False, True]),
+    "history_ms": st.sampled_from([0, MINUTE_MS]),
+}
+LIMITED = {
+    "messages_max": st.sampled_from([0, 3, 6]),
+    "bytes_max": st.sampled_from([0, 0, 10]),
+}
+GROUPED = {
+    "group_concurrency_max": st.sampled_from([0, 0, 1, 2]),
+    "group_rate": st.sampled_from([None, None, Rate(2, 1000), Rate(5, 1000, 1)]),
+}
+PLAIN = st.builds(
+    QueueSettings,
+    dead_letter_queue=st.sampled_from([None, "dead", "dead", "none", "dead.fifo"]),
+    on_expiry=st.sampled_from(["drop", "dead_letter"]),
+    overflow=st.sampled_from(["reject", "drop_oldest", "dead_letter"]),
+    ageing_ms=st.sampled_from([0, 0, 500]),
+    dedup_by=st.sampled_from(["id", "content"]),
+    **ORDINARY,
+    **LIMITED,
+)
+FAIR = st.builds(
+    QueueSettings,
+    dead_letter_queue=st.sampled_from([None, "dead"]),
+    fair=st.booleans(),
+    overflow=st.sampled_from(["reject", "drop_oldest", "dead_letter"]),
+    **ORDINARY,
+    **LIMITED,
+    **GROUPED,
+)
+FIFO = st.builds(
+    QueueSettings,
+    fifo=st.just(True),
+    dead_letter_queue=st.sampled_from([None, "dead.fifo"]),
+    on_expiry=st.sampled_from(["drop", "dead_letter"]),
+    fair=st.booleans(),
+    **ORDINARY,
+    **LIMITED,
+    **GROUPED,
+)
+
+
+def sensible(kinds: st.SearchStrategy[QueueSettings]) -> st.SearchStrategy[QueueSettings]:
+    return kinds.filter(lambda chosen: contradiction("a", chosen) is None)
+
+
+SETTINGS = {"a": sensible(PLAIN | FAIR), "b": sensible(FIFO)}
+QUEUES = st.sampled_from(["a", "a", "a", "b", "b", "b", "dead", "dead.fifo"])
+OPTIONS = st.builds(
+    Options,
+    priority=st.sampled_from([0, 0, 0, 0, 1, 9]),
+    group=st.sampled_from(["", "g", "g", "h", "i"]),
+    key=st.sampled_from(["", "", "k"]),
+    delay_ms=st.sampled_from([-1, -1, -1, 0, 900]),
+    at_ms=st.sampled_from([0, 0, 0, 1_002_000, 1_100_000]),
+    ttl_ms=st.sampled_from([0, 0, 0, 800, 2 * MINUTE_MS]),
+    dedup_id=st.sampled_from(["", "", "1", "2", "3"]),
+)
+RUNS = st.lists(st.tuples(OPTIONS, st.lists(BODIES, min_size=1, max_size=3)), min_size=1, max_size=3)
+CONSUMERS = st.sampled_from(["", "x", "x", "y"])
+PAUSES = st.sampled_from([0, 1, 200, 500, 999, 1000, 5000, MINUTE_MS])
+DELAYS = st.sampled_from([-1, -1, 0, 0, 400, 2000])
+MORE = st.booleans()
+Runs = list[tuple[Options, list[Body]]]
+
+
+class AllRules(Life):
+    """Queues of every kind, in one shard."""
+
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        self.prepare(queues_max=4)
+        self.add(1, PutQueue("dead", QueueSettings()), more=True)
+        self.add(1, PutQueue("dead.fifo", QueueSettings(fifo=True)), more=True)
+        for queue in ("a", "b"):
+            self.add(1, PutQueue(queue, data.draw(SETTINGS[queue])), more=True)
+        self.propose()
+
+    @rule(queue=QUEUES, runs=RUNS, more=MORE)
+    def send(self, queue: str, runs: Runs, more: bool) -> None:
+        operation, bodies = sending(queue, runs)
+        self.add(1, operation, bodies, more=more)
+
+    @rule(queue=QUEUES, bodies=st.lists(BODIES, min_size=1, max_size=4), more=MORE)
+    def send_plainly(self, queue: str, bodies: list[Body], more: bool) -> None:
+        self.add(1, Send(queue, len(bodies)), bodies, more=more)
+
+    @rule(queue=QUEUES, groups=st.lists(st.sampled_from("ghi"), min_size=1, max_size=12))
+    def send_to_groups(self, queue: str, groups: list[str]) -> None:
+        operation, bodies = sending(queue, [(Options(group=group), [(b"", b"")]) for group in groups])
+        self.add(1, operation, bodies)
+
+    @rule(queue=QUEUES, messages_max=st.integers(1, 9), consumer=CONSUMERS, more=MORE)
+    def receive(self, queue: str, messages_max: int, consumer: str, more: bool) -> None:
+        self.tokens += 1
+        self.add(1, Receive(queue, messages_max, 0, self.tokens, 0, consumer), more=more)
+
+    @rule(delay_ms=DELAYS, kind=st.integers(0, 4), more=MORE, data=st.data())
+    def settle(self, delay_ms: int, kind: int, more: bool, data: st.DataObject) -> None:
+        settling = self.settling(delay_ms, kind, data)
+        if settling is not None:
+            self.add(1, settling, more=more)
+
+    def settling(self, delay_ms: int, kind: int, data: st.DataObject) -> Ack | Nack | Extend | None:
+        held = self.held()
+        if not held:
+            return None
+        queue = data.draw(st.sampled_from(sorted({name for name, _ in held})))
+        claims = [self.part(claim, data) for claim in self.drawn([c for name, c in held if name == queue], data)]
+        if kind == 4:
+            return Extend(queue, claims, 3000)
+        return Ack(queue, claims) if kind % 2 else Nack(queue, claims, delay_ms, "why" if kind else "")
+
+    @rule(
+        back=st.integers(1, 8),
+        queue=QUEUES,
+        change=st.tuples(DELAYS, st.sampled_from([-1, -1, 0, 600]), st.sampled_from([-1, -1, 0, 5])),
+        properties=st.sampled_from([None, None, b"\x80", b"\x81\xa1x\x01"]),
+        at_ms=st.sampled_from([-1, -1, -1, 1_003_000]),
+        more=MORE,
+    )
+    def change(
+        self, back: int, queue: str, change: tuple[int, int, int], properties: bytes | None, at_ms: int, more: bool
+    ) -> None:
+        delay_ms, ttl_ms, priority = change
+        message_id = self.some_id(queue, back)
+        self.add(1, ChangeMessage(queue, message_id, delay_ms, at_ms, ttl_ms, priority, properties), more=more)
+
+    @rule(back=st.integers(1, 8), queue=QUEUES, more=MORE)
+    def cancel(self, back: int, queue: str, more: bool) -> None:
+        self.add(1, CancelMessage(queue, self.some_id(queue, back)), more=more)
+
+    def some_id(self, queue: str, back: int) -> int:
+        messages = self.model.queues[queue].messages if queue in self.model.queues else []
+        return messages[-back].message_id if len(messages) >= back else back
+
+    @rule(
+        queues=st.lists(QUEUES, min_size=1, max_size=2),
+        runs=RUNS,
+        kinds=st.lists(st.integers(0, 4), max_size=2),
+        delay_ms=DELAYS,
+        stale=st.sampled_from([False, False, True]),
+        more=MORE,
+        data=st.data(),
+    )
+    def transact(
+        self,
+        queues: list[str],
+        runs: Runs,
+        kinds: list[int],
+        delay_ms: int,
+        stale: bool,
+        more: bool,
+        data: st.DataObject,
+    ) -> None:
+        """Sends to several queues and settlements, in any order; sometimes with a receipt that is stale."""
+        sends = [sending(queue, runs) for queue in queues]
+        settlings = [self.settling(delay_ms, kind, data) for kind in kinds]
+        chosen: list[Operation | None] = [*settlings, *(operation for operation, _ in sends)]
+        if stale:
+            chosen.append(Ack("a", [Claim(10_000, 1, 1)]))
+        order = data.draw(st.permutations([each for each in chosen if each is not None]))
+        steps = [each for each in order if isinstance(each, Send | Ack | Nack | Extend)]
+        bodies = [body for each in steps for operation, mine in sends if operation is each for body in mine]
+        self.add(1, Transaction(steps), bodies, more=more)
+
+    @rule(queue=st.sampled_from(["a", "b"]), data=st.data())
+    def put(self, queue: str, data: st.DataObject) -> None:
+        """NB: groups learn of new limits by pulses."""
+        self.propose()
+        self.add(1, PutQueue(queue, data.draw(SETTINGS[queue])))
+        self.pulses(0, 2)
+
+    @rule(queue=QUEUES)
+    def purge(self, queue: str) -> None:
+        self.add(1, PurgeQueue(queue))
+
+    @rule(pause_ms=PAUSES)
+    def propose_later(self, pause_ms: int) -> None:
+        self.propose(pause_ms)
+
+    @rule(pause_ms=PAUSES, steps_max=st.integers(1, 4))
+    def pulse(self, pause_ms: int, steps_max: int) -> None:
+        self.pulses(pause_ms, steps_max)
+
+    @rule(keep=st.integers(0, 3))
+    def compact(self, keep: int) -> None:
+        self.compact_all(keep)
+
+
+def sending(queue: str, runs: Runs) -> tuple[Send, list[Body]]:
+    bodies = [body for _, mine in runs for body in mine]
+    return Send(queue, len(bodies), [Run(len(mine), options) for options, mine in runs]), bodies
+
+
+TestAllRules = AllRules.TestCase
+TestAllRules.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
