@@ -3,7 +3,8 @@
 A cluster of three is started for the purpose. In every round all kinds of requests run through the gateways of the two
 nodes that do not lead; the third is killed (or asked to stop), a fresh write is sent at that very moment through each
 of the two, and the node is started again when the cluster is over it. No request may fail meanwhile, and at the end
-the queue is drained and held against what was acknowledged.
+the queue is drained and held against what was acknowledged. A node that is asked to stop has clients of its own, who
+leave when they are told that their connection is closed: none of their requests may be cut off either.
 """
 
 from __future__ import annotations
@@ -103,12 +104,18 @@ class Findings(msgspec.Struct, frozen=True):
 
 
 class Load:
-    """Requests of every kind through the gateways at `urls`, until stopped. All loads of a run share one `Ledger`."""
+    """Requests of every kind through the gateways at `urls`, until stopped. All loads of a run share one `Ledger`.
 
-    def __init__(self, ledger: Ledger, urls: list[str], workers: int, body_bytes: int) -> None:
+    `leaves`: a client whose connection the gateway closes after an answer is done, and is no consumer who would have to
+    ack elsewhere.
+    """
+
+    def __init__(self, ledger: Ledger, urls: list[str], workers: int, body_bytes: int, *, leaves: bool = False) -> None:
         kinds = (self._send, self._consume, self._send_keyed, self._read, self._send, self._wait)
+        if leaves:
+            kinds = (self._send, self._wait, self._send_keyed, self._read, self._send, self._wait)
         self._ledger, self._fill = ledger, "x" * max(0, body_bytes - 16)
-        self._stopping = False
+        self._stopping, self._leaves = False, leaves
         self._tasks = [
             asyncio.create_task(self._work(url, kind))
             for kind, url in zip(itertools.islice(itertools.cycle(kinds), workers), itertools.cycle(urls), strict=False)
@@ -124,6 +131,8 @@ class Load:
         while not self._stopping:
             try:
                 if connection is None or not connection.is_open:
+                    if connection is not None and self._leaves:
+                        return
                     connection = await Connection.open(url)
                 await kind(connection)
             except (OSError, TimeoutError) as error:
@@ -236,6 +245,9 @@ class Failover:
         urls, acknowledged_s = [node.url for node in survivors], self._ledger.acknowledged_s
         acknowledged_s.clear()
         load = Load(self._ledger, urls, self._workers, self._body_bytes)
+        own = Load(
+            self._ledger, [doomed.url], self._workers // 2 if self._planned else 0, self._body_bytes, leaves=True
+        )
         fresh = [await Connection.open(url) for url in urls]
         await asyncio.sleep(SETTLE_S)
         logs = {node.name: node.log.stat().st_size for node in self._nodes.values()}
@@ -247,7 +259,10 @@ class Failover:
         else:
             os.killpg(doomed.process.pid, signal.SIGKILL)
         answered_s = await asyncio.gather(*(self._probe(connection) for connection in fresh))
-        await doomed.process.wait()
+        code = await doomed.process.wait()
+        if self._planned and code != 0:
+            raise FailoverError(f"{victim} ended with code {code} when it was asked to stop; see {doomed.log}")
+        await own.stop()
         await asyncio.sleep(HOLD_S)
         ended_s = time.perf_counter()
 

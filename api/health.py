@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from api.drain import DRAIN
 from api.request import answer
 from api.rest import CLIENT
 
@@ -16,9 +17,14 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """A leader is known, this node's replica has caught up, and its disk has room; ?verbose=1 tells what is wrong."""
+    """A leader is known, this node's replica has caught up, its disk has room, and it is not stopping.
+
+    ?verbose=1 tells what is wrong.
+    """
     shards = request.config_dict[CLIENT].status().shards
     troubles = [f"shard {shard.shard}: {shard.trouble}" for shard in shards if shard.trouble is not None]
+    if request.config_dict[DRAIN].begun.is_set():
+        troubles.append("this node is stopping")
     document: dict[str, Any] = {"status": "not ready" if troubles else "ready"}
     if request.query.get("verbose") == "1":
         document["troubles"] = troubles

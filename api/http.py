@@ -7,6 +7,7 @@ import socket
 from aiohttp import web
 
 from api import health, openapi, rest, seed
+from api.drain import DRAIN, Drain
 from api.problem import tell_problems
 from api.request import SETTINGS, HttpSettings
 from api.server import GuardedRunner
@@ -17,10 +18,9 @@ def application(client: Client, settings: HttpSettings) -> web.Application:
     """The application: every route of this node."""
     app = web.Application(middlewares=[tell_problems], client_max_size=settings.request_bytes_max)
     app[rest.CLIENT] = client
-    app[rest.POLLS] = rest.Polls()
+    app[DRAIN] = Drain()
     app[SETTINGS] = settings
     app.add_routes([*rest.ROUTES, *seed.ROUTES, *health.ROUTES, *openapi.ROUTES])
-    app.on_shutdown.append(rest.end_polls)
     return app
 
 
@@ -28,7 +28,9 @@ class HttpServer:
     """Serves the application on one address until closed."""
 
     def __init__(self, client: Client, settings: HttpSettings) -> None:
-        self._runner = GuardedRunner(application(client, settings), settings)
+        app = application(client, settings)
+        self._drain = app[DRAIN]
+        self._runner = GuardedRunner(app, settings, self._drain)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; several gateways may share the address. Returns the port. Raises `OSError`."""
@@ -38,5 +40,10 @@ class HttpServer:
         return int(self._runner.addresses[0][1])
 
     async def close(self) -> None:
-        """Stop listening, answer what waits, let what is under way end, and close."""
+        """Stop listening, answer what waits, let what is under way end, and close. See `api.drain`."""
+        for site in list(self._runner.sites):
+            await site.stop()
+        self._drain.begin()
+        if self._runner.server is not None and self._runner.server.connections:
+            await self._drain.linger()
         await self._runner.cleanup()

@@ -20,7 +20,8 @@ RAFT_PORT_OFFSET = 100
 """A node's raft port lies so far above its HTTP port."""
 READY_S = 60.0
 """How long the nodes may take to be ready before it is given up."""
-STOP_S = 10.0
+STOP_S = 15.0
+"""How long a node may take to stop before it is killed: longer than its requests take."""
 PROGRESS_S = 2.0
 POLL_S = 0.1
 RESTART_S = 2.0

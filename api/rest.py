@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from api.drain import DRAIN
 from api.messages import MessageIn, PackedMessageIn, decode_part, encode_message, read_receipts, receipt, timestamp
 from api.problem import SERVER, invalid, refused
 from api.request import (
@@ -75,13 +76,6 @@ _Lease = Annotated[int, msgspec.Meta(ge=LIMITS["lease_ms"][0], le=LIMITS["lease_
 _M = TypeVar("_M")
 _Batch = Annotated[list[_M], msgspec.Meta(min_length=1, max_length=BATCH_MESSAGES_MAX)]
 _Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=BATCH_MESSAGES_MAX)]
-
-
-class Polls(set["asyncio.Task[Reply]"]):
-    """The receives that wait."""
-
-
-POLLS = web.AppKey("polls", Polls)
 
 
 class SendIn(MessageIn):
@@ -278,9 +272,11 @@ async def receive(request: web.Request) -> web.Response:
 
 async def _poll(request: web.Request, operation: Receive) -> Reply | None:
     """Submit a receive that may wait; None when the gateway stops meanwhile: its clients then ask another."""
-    polls = request.config_dict[POLLS]
+    drain = request.config_dict[DRAIN]
+    if drain.begun.is_set():
+        return await submit(request, msgspec.structs.replace(operation, wait_ms=0))
     task = asyncio.ensure_future(submit(request, operation))
-    polls.add(task)
+    drain.polls.add(task)
     try:
         return await task
     except asyncio.CancelledError:
@@ -289,14 +285,7 @@ async def _poll(request: web.Request, operation: Receive) -> Reply | None:
             raise  # the client has gone
         return None
     finally:
-        polls.discard(task)
-
-
-async def end_polls(app: web.Application) -> None:
-    """Answer every waiting receive now."""
-    polls = app[POLLS]
-    for task in list(polls):
-        task.cancel()
+        drain.polls.discard(task)
 
 
 def new_token() -> int:

@@ -16,6 +16,9 @@ from cluster.process import configure_logging
 from cluster.shard import ShardConfig
 from cluster.supervisor import Child, supervise
 
+STOP_SPARE_S = 2.0
+"""How much longer than a request a process may take to stop: for what comes before and after the last answer."""
+
 _log = structlog.get_logger()
 
 
@@ -52,7 +55,7 @@ def serve(config: Config) -> int:
         sys.stderr.write(f"trimaran: {error}\n")
         return 1
     _log.info("node starting", cluster=identity.cluster, http=config.http, data=str(config.data))
-    return asyncio.run(supervise(_children(config, identity)))
+    return asyncio.run(supervise(_children(config, identity), stop_s=config.request_timeout_ms / 1000 + STOP_SPARE_S))
 
 
 def _check_free(flag: str, address: Address) -> None:

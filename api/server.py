@@ -13,6 +13,7 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from api.drain import Drain
 from api.problem import Problem
 from api.request import HttpSettings
 
@@ -30,9 +31,9 @@ _FULL_BODY = (
 class GuardedServer(web.Server):
     """Makes a guarded connection of every one that is accepted."""
 
-    def __init__(self, plain: web.Server, settings: HttpSettings, **options: Any) -> None:
+    def __init__(self, plain: web.Server, settings: HttpSettings, drain: Drain, **options: Any) -> None:
         super().__init__(plain.request_handler, request_factory=plain.request_factory, **options)
-        self.settings = settings
+        self.settings, self.drain = settings, drain
 
     def is_full(self) -> bool:
         """Whether there are as many connections as there may be."""
@@ -76,6 +77,14 @@ class _Connection(RequestHandler):
         elif self._head is None and self._waiter is not None and not self._waiter.done():
             self._head = self._loop.call_later(self._head_s, self.force_close)
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """While the gateway stops, say with every answer that there is none after it."""
+        if self._guard.drain.begun.is_set():
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
+
     def pause_writing(self) -> None:
         """The client reads no more: what it leaves unread is dropped after a body's time."""
         super().pause_writing()
@@ -92,6 +101,8 @@ class _Connection(RequestHandler):
         _stop(self._head)
         _stop(self._drain)
         super().connection_lost(exc)
+        if self._guard.drain.begun.is_set() and not self._guard.connections:
+            self._guard.drain.deserted.set()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -114,15 +125,16 @@ def _stop(timer: asyncio.TimerHandle | None) -> None:
 class GuardedRunner(web.AppRunner):
     """Runs an application behind a `GuardedServer`."""
 
-    def __init__(self, app: web.Application, settings: HttpSettings) -> None:
+    def __init__(self, app: web.Application, settings: HttpSettings, drain: Drain) -> None:
         super().__init__(app, access_log=None, shutdown_timeout=settings.request_timeout_ms / 1000)
-        self._settings = settings
+        self._settings, self._drain = settings, drain
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
         return GuardedServer(
             plain,
             self._settings,
+            self._drain,
             handler_cancellation=True,  # a client that goes away ends its long poll
             access_log=None,
             auto_decompress=False,

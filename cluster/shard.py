@@ -109,6 +109,8 @@ class Shard:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._stopping: asyncio.Future[None] | None = None
+        self._seen_off: asyncio.Future[None] | None = None
+        self._closed = False
 
     def _open(self) -> Replica:
         config = self._config
@@ -148,6 +150,9 @@ class Shard:
             loop.add_signal_handler(number, stopped.set)
         await stopped.wait()
         await self._hand_over()
+        await self._see_gateways_off()
+        await self._hand_over()  # should it have come back meanwhile
+        self._closed = True
         for server in self._servers:
             server.close()
         await self._peers.close()
@@ -169,6 +174,17 @@ class Shard:
         except TimeoutError:
             _log.warning("nobody took over", waited_s=TRANSFER_S)
 
+    async def _see_gateways_off(self) -> None:
+        """Serve this node's own gateways until they have answered what is under way. The supervisor is not patient."""
+        self._seen_off = asyncio.get_running_loop().create_future()
+        self._mind_gateways()
+        await self._seen_off
+
+    def _mind_gateways(self) -> None:
+        own = (gateway for gateway in self._gateways if gateway.peer and gateway.peer.name == self._config.node)
+        if self._seen_off is not None and not self._seen_off.done() and not any(own):
+            self._seen_off.set_result(None)
+
     # --- ticking ------------------------------------------------------------------------------------------------------
 
     def _poke(self) -> None:
@@ -179,6 +195,8 @@ class Shard:
 
     def _tick(self) -> None:
         self._scheduled = False
+        if self._closed:
+            return
         try:
             self._replica.tick()
         except ReinstalledError:
@@ -351,6 +369,7 @@ class Shard:
         else:
             self._gateways.discard(connection)
             self._replica.forsake(connection)
+            self._mind_gateways()
 
 
 def _gist(report: Report) -> tuple[object, ...]:

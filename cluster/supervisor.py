@@ -13,22 +13,23 @@ from dataclasses import dataclass
 
 import structlog
 
-STOP_S = 5.0
-"""How long a child may take to stop before it is killed."""
-
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process to run. Children start in the order given and stop in the opposite one."""
+    """A process to run."""
 
     name: str
     argv: tuple[str, ...]
 
 
-async def supervise(children: Sequence[Child]) -> int:
-    """Run the children until SIGTERM or SIGINT, or until one of them ends. Returns the node's exit code."""
+async def supervise(children: Sequence[Child], *, stop_s: float) -> int:
+    """Run the children until SIGTERM or SIGINT, or until one of them ends. Returns the node's exit code.
+
+    All are asked to stop at once, since each knows what to wait for: a shard hands over first, and serves the node's
+    gateways until they have answered everything. One that takes longer than `stop_s` is killed.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -39,8 +40,7 @@ async def supervise(children: Sequence[Child]) -> int:
             running[child.name] = await asyncio.create_subprocess_exec(*child.argv)
         code = await _watch(running, stopping)
     finally:
-        for name in reversed(list(running)):
-            await _stop(name, running[name])
+        await asyncio.gather(*(_stop(name, process, stop_s) for name, process in running.items()))
     return code
 
 
@@ -58,14 +58,14 @@ async def _watch(running: dict[str, asyncio.subprocess.Process], stopping: async
     return code
 
 
-async def _stop(name: str, process: asyncio.subprocess.Process) -> None:
+async def _stop(name: str, process: asyncio.subprocess.Process, stop_s: float) -> None:
     if process.returncode is not None:
         return
     process.terminate()
     try:
-        async with asyncio.timeout(STOP_S):
+        async with asyncio.timeout(stop_s):
             await process.wait()
     except TimeoutError:
-        _log.warning("a process does not stop: killing it", process=name, waited_s=STOP_S)
+        _log.warning("a process does not stop: killing it", process=name, waited_s=stop_s)
         process.kill()
         await process.wait()

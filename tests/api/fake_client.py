@@ -120,7 +120,7 @@ class Gateway:
 
     def __init__(self, client: FakeClient, server: HttpServer, port: int, http: ClientSession) -> None:
         self.client, self.port, self.http = client, port, http
-        self.stop, self._server = server.close, server
+        self.stop, self.drain, self._server = server.close, server._drain, server
 
     def connect(self, transport: asyncio.BaseTransport) -> asyncio.Protocol:
         """The protocol of a new connection, as the loop makes it."""

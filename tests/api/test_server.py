@@ -150,13 +150,3 @@ async def test_what_is_not_http_is_refused_in_few_words_and_not_said_back(said: 
         assert b"application/problem+json" in answer
         assert b"xxxx" not in answer
         assert len(answer) < 800
-
-
-async def test_a_gateway_that_stops_answers_its_long_polls() -> None:
-    async with gateway() as node:
-        await ask(node, "PUT", "/v1/queues/jobs", {})
-        polling = asyncio.create_task(ask(node, "POST", "/v1/queues/jobs/receive", {"wait_ms": 20_000}))
-        await node.client.waiting.wait()
-        await node.stop()
-        answer = await asyncio.wait_for(polling, PATIENCE_S)
-    assert (answer.status, answer.document) == (200, {"messages": []})

@@ -1,0 +1,41 @@
+"""Stopping without failing anybody: what a gateway does between SIGTERM and its end.
+
+New connections are refused, waiting receives are answered empty, and every other answer says that its connection is
+closed after it. Clients that keep a connection have a moment to use it once more and be told so; what is under way
+after that is waited for as long as a request may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from aiohttp import web
+
+LINGER_S = 0.25
+"""How long an idle connection stays open, so that a request on its way to it is answered and not cut off."""
+
+
+class Drain:
+    """Whether this gateway is stopping; the receives that wait; and whether every client has gone."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.polls: set[asyncio.Task[Any]] = set()
+        self.deserted = asyncio.Event()
+
+    def begin(self) -> None:
+        """The gateway is stopping: answer every waiting receive now."""
+        self.begun.set()
+        for poll in list(self.polls):
+            poll.cancel()
+
+    async def linger(self) -> None:
+        """Give clients a moment to hear of it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await self.deserted.wait()
+
+
+DRAIN = web.AppKey("drain", Drain)
