@@ -1,7 +1,7 @@
 """The command `trimaran`: its commands, and what becomes of what goes wrong in them.
 
 Commands live in `cli_serve` (serve, local), `cli_messages` (send, receive, ack), `cli_queues` (queues,
-cluster) and `cli_bench`, and are imported when they are run: a command should not pay for its neighbours.
+cluster), `cli_bench` and `cli_certs`, and are imported when they are run: a command should not pay for its neighbours.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ app.command("api.cli_messages:ack", name="ack")
 app.command("api.cli_queues:queues", name="queues")
 app.command("api.cli_queues:cluster", name="cluster")
 app.command("api.cli_bench:bench", name="bench")
+app.command("api.cli_certs:certs", name="certs")
 
 
 def run(tokens: Sequence[str]) -> int:

@@ -35,6 +35,7 @@ def failover(
         Path | None, Parameter(help="A directory on the disk to measure; else one that is deleted afterwards.")
     ] = None,
     http_port: Annotated[int, Parameter(help="HTTP port of the first node; the others follow.")] = 17_700,
+    tls: Annotated[bool, Parameter(help="Let the nodes talk over TLS.")] = False,
     json: Json = False,
 ) -> int:
     """Start a cluster of three on this machine, kill its leader under load, and measure until it is over it.
@@ -56,10 +57,10 @@ def failover(
         raise CommandError(f"port {port} is in use: choose others with --http-port")
     try:
         if data is not None:
-            found = _run(data, http_port, rounds, planned, workers, body_bytes)
+            found = _run(data, http_port, rounds, planned, workers, body_bytes, tls)
         else:
             with tempfile.TemporaryDirectory(prefix="trimaran-") as directory:
-                found = _run(Path(directory), http_port, rounds, planned, workers, body_bytes)
+                found = _run(Path(directory), http_port, rounds, planned, workers, body_bytes, tls)
     except FailoverError as error:
         raise CommandError(str(error)) from error
     if json:
@@ -70,11 +71,11 @@ def failover(
     return Exit.DONE if found.is_clean else Exit.FAILED
 
 
-def _run(data: Path, http_port: int, rounds: int, planned: bool, workers: int, body_bytes: int) -> Findings:
+def _run(data: Path, http_port: int, rounds: int, planned: bool, workers: int, body_bytes: int, tls: bool) -> Findings:
     import uvloop
 
     async def work() -> Findings:
-        nodes = local_cluster(NODES, data, http_port)
+        nodes = local_cluster(NODES, data, http_port, tls=tls)
         try:
             for node in nodes:
                 await node.start()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, printable, say, say_json, say_table
+from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, complain, printable, say, say_json, say_table
 from api.console_client import Client, queue_path
 
 Queue = Annotated[str, Parameter(help="The queue.")]
@@ -152,6 +152,8 @@ def cluster(*, url: Url = DEFAULT_URL, json: Json = False) -> int:
         columns = ("shard", "leader", "term", "commit_index", "applied_index")
         rows = ([shard.get(column) for column in columns] for shard in shards)
         say_table(columns, rows, numbers=("shard", *columns[2:]))
+    for warning in answer.get("warnings", ()):
+        complain(f"trimaran: {warning}")
     healthy = all(node["reachable"] for node in nodes) and all(shard["leader"] for shard in shards)
     return Exit.DONE if healthy else Exit.FAILED
 

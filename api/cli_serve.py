@@ -48,7 +48,7 @@ def _signature() -> inspect.Signature:
     ]
     for name, field in FIELDS.items():
         meta = field.type.__metadata__[0]
-        kind = bool if name == "insecure_listen" else str | None
+        kind = bool if field.default is False else str | None
         parameters.append(
             inspect.Parameter(
                 name,
@@ -70,6 +70,7 @@ def local(
     data: Annotated[Path, Parameter(help="Directory for the nodes' data.")] = Path("trimaran-data"),
     http_port: Annotated[int, Parameter(help="HTTP port of the first node; the others follow.")] = 7700,
     fresh: Annotated[bool, Parameter(help="Begin with nothing: forget what an earlier run has kept.")] = False,
+    tls: Annotated[bool, Parameter(help="Let the nodes talk over TLS, with certificates made for it.")] = False,
 ) -> int:
     """Run a whole cluster on this machine, each node with its own data, until Ctrl-C.
 
@@ -84,4 +85,4 @@ def local(
         raise UsageError(f"--nodes {nodes}: a cluster has 1, 3, 5 or 7 nodes, so that a majority survives a loss")
     if not 1 <= http_port <= 65_000:
         raise UsageError(f"--http-port {http_port}: choose from 1 to 65000")
-    return asyncio.run(run_local(nodes, data, http_port, fresh=fresh))
+    return asyncio.run(run_local(nodes, data, http_port, fresh=fresh, tls=tls))

@@ -1,8 +1,9 @@
 """What a node can be told: every setting with its meaning, default and reason, checked before anything starts.
 
 A value is taken from the first of: a flag (`--heartbeat-ms`), the environment (`TRIMARAN_HEARTBEAT_MS`), the file named
-by `--config` (TOML, `heartbeat_ms = 50`), the default. Whatever is wrong ends in a `ConfigError` that says where the
-value came from and, where two settings contradict each other, names both.
+by `--config` (TOML, `heartbeat_ms = 50`), the default. In the file, the settings `tls_*` may stand in a table: `[tls]`,
+`ca = "…"`. Whatever is wrong ends in a `ConfigError` that says where the value came from and, where two settings
+contradict each other, names both.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -25,7 +26,7 @@ PEERS_MAX = 7
 ELECTION_HEARTBEATS_MIN = 4
 """Heartbeats an election must wait at least: fewer, and two lost packets depose a healthy leader."""
 
-_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", re.ASCII)
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", re.ASCII)
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)", re.ASCII)
 _SIZE_UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": 1024 * GIB}
 _ANY_HOST = ("0.0.0.0", "::")
@@ -117,8 +118,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     insecure_listen: Annotated[
         bool,
-        # There are no credentials yet: whoever reaches a port may read and delete everything.
-        _setting("Allow addresses that other machines can reach, although nobody is asked for credentials."),
+        # There are no credentials yet: whoever reaches the HTTP port may read and delete everything.
+        _setting("Allow an --http that other machines can reach, although nobody is asked for credentials."),
+    ] = False
+    tls_ca: Annotated[
+        Path | None, _setting("Certificates of the authorities that other nodes' certificates must be signed by.")
+    ] = None
+    tls_cert: Annotated[Path | None, _setting("This node's certificate: its common name is --node.")] = None
+    tls_key: Annotated[Path | None, _setting("The key of --tls-cert.")] = None
+    tls_insecure: Annotated[
+        bool,
+        # Whoever reaches the raft port without TLS is believed to be any node: he may read and change everything.
+        _setting("Let nodes on several machines talk without TLS, on a network that is trusted wholly."),
     ] = False
     log_format: Annotated[Literal["json", "console"], _setting("Log lines for programs or for people.")] = "json"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _setting("Least severe line logged.")] = "info"
@@ -143,6 +154,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return config
 
 
+TLS_FILES = ("tls_ca", "tls_cert", "tls_key")
 FIELDS = {field.name: field for field in msgspec.structs.fields(Config)}
 
 
@@ -177,18 +189,18 @@ def flag(name: str) -> str:
 
 def check(config: Config) -> None:
     """Check what no single field can tell. Raises `ConfigError`."""
-    if not _NODE_NAME.fullmatch(config.node):
+    if not NODE_NAME.fullmatch(config.node):
         raise ConfigError(f"--node {config.node!r}: 1 to 32 letters, digits, - and _ are allowed, a letter first")
     http, raft = Address.parse(config.http), Address.parse(config.raft)
     if http.port == raft.port:
         raise ConfigError(f"--http {http} and --raft {raft} use the same port: give each its own")
     _check_peers(config, raft)
-    for name, address in (("--http", http), ("--raft", raft)):
-        if not address.is_loopback and not config.insecure_listen:
-            raise ConfigError(
-                f"{name} {address} can be reached by other machines, and this version asks nobody for credentials: "
-                "listen on 127.0.0.1, or add --insecure-listen on a network that you trust"
-            )
+    if not http.is_loopback and not config.insecure_listen:
+        raise ConfigError(
+            f"--http {http} can be reached by other machines, and this version asks nobody for credentials: "
+            "listen on 127.0.0.1, or add --insecure-listen on a network that you trust"
+        )
+    _check_tls(config)
     _check_order(config)
 
 
@@ -202,7 +214,7 @@ def _check_peers(config: Config, raft: Address) -> None:
         raise ConfigError(f"--peers names {len(config.peers)} nodes, but a cluster has at most {PEERS_MAX}")
     seen: dict[Address, str] = {}
     for name, text in config.peers.items():
-        if not _NODE_NAME.fullmatch(name):
+        if not NODE_NAME.fullmatch(name):
             raise ConfigError(f"--peers {name!r}: 1 to 32 letters, digits, - and _ are allowed, a letter first")
         address = Address.parse(text)
         if address in seen:
@@ -212,6 +224,26 @@ def _check_peers(config: Config, raft: Address) -> None:
     # Listening on every interface is fine as long as it is the port that the others will call.
     if own != raft and (raft.host not in _ANY_HOST or own.port != raft.port):
         raise ConfigError(f"--raft {raft} is not the address of {config.node} in --peers, {own}")
+
+
+def _check_tls(config: Config) -> None:
+    files = {flag(name): getattr(config, name) for name in TLS_FILES}
+    given = [name for name, path in files.items() if path is not None]
+    if given and config.tls_insecure:
+        raise ConfigError(f"{given[0]} and --tls-insecure contradict each other: leave one out")
+    if given and len(given) < len(files):
+        missing = next(name for name in files if name not in given)
+        raise ConfigError(f"{', '.join(files)} belong together: {missing} is missing")
+    if given or config.tls_insecure:
+        return
+    for name, text in {"--raft": config.raft, **{f"--peers {name}": a for name, a in config.peers.items()}}.items():
+        if not Address.parse(text).is_loopback:
+            raise ConfigError(
+                f"{name} {text} is another machine, or can be reached from one, and without certificates whoever "
+                "reaches a node can pass for another: make them with `trimaran certs init` and "
+                f"`trimaran certs issue {config.node}`, and name them with {', '.join(files)}; "
+                "or add --tls-insecure on a network that you trust"
+            )
 
 
 def _check_order(config: Config) -> None:
@@ -244,6 +276,9 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {file} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"--config {file} is no TOML: {error}") from error
+    if isinstance(table := values.get("tls"), dict):
+        del values["tls"]
+        values |= {f"tls_{name}": value for name, value in table.items()}
     unknown = [name for name in values if name not in FIELDS]
     if unknown:
         raise ConfigError(f"{unknown[0]} in {file} is no setting; there are: {', '.join(FIELDS)}")
@@ -258,8 +293,9 @@ def _convert(name: str, value: Any, source: str) -> Any:
     try:
         return msgspec.convert(value, FIELDS[name].type, strict=False, dec_hook=_decode_other)
     except msgspec.ValidationError as error:
-        choices = get_args(get_args(FIELDS[name].type)[0])
-        why = f"choose from {', '.join(choices)}" if choices and name != "peers" else str(error).replace("`", "")
+        kind = get_args(FIELDS[name].type)[0]
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        why = f"choose from {', '.join(choices)}" if choices else str(error).replace("`", "")
         raise ConfigError(f"{source}: {value!r} is not allowed: {why}") from error
 
 

@@ -14,9 +14,10 @@ import uvloop
 from api.config import Address, Config
 from api.http import HttpServer
 from api.request import HttpSettings
-from api.serve import GatewayConfig
+from api.serve import GatewayConfig, tls_files
 from cluster.client import Client
 from cluster.process import configure_logging, die_with, fail, fail_on_surprise
+from cluster.tls import Tls, TlsError
 
 _log = structlog.get_logger()
 
@@ -26,7 +27,9 @@ async def run(config: Config, gateway: GatewayConfig) -> None:
     loop = asyncio.get_running_loop()
     fail_on_surprise(loop)
     replicas = dict(config.members) | {config.node: f"unix:{gateway.socket}"}
-    client = Client(config.node, gateway.cluster, replicas, config.members)
+    files = tls_files(config)
+    tls = Tls(files, config.node) if files is not None else None
+    client = Client(config.node, gateway.cluster, replicas, config.members, tls)
     await client.start()
     server = HttpServer(
         client,
@@ -60,6 +63,9 @@ def main() -> None:
         uvloop.run(run(config, gateway))
     except OSError as error:
         _log.critical("cannot listen", http=config.http, cause=error.strerror or str(error))
+        os._exit(1)
+    except TlsError as error:
+        _log.critical("cannot use the certificates", cause=str(error))
         os._exit(1)
     except Exception as error:
         fail("gateway failed", error)

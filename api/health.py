@@ -21,13 +21,13 @@ async def readyz(request: web.Request) -> web.Response:
 
     ?verbose=1 tells what is wrong.
     """
-    shards = request.config_dict[CLIENT].status().shards
-    troubles = [f"shard {shard.shard}: {shard.trouble}" for shard in shards if shard.trouble is not None]
+    status = request.config_dict[CLIENT].status()
+    troubles = [f"shard {shard.shard}: {shard.trouble}" for shard in status.shards if shard.trouble is not None]
     if request.config_dict[DRAIN].begun.is_set():
         troubles.append("this node is stopping")
     document: dict[str, Any] = {"status": "not ready" if troubles else "ready"}
     if request.query.get("verbose") == "1":
-        document["troubles"] = troubles
+        document |= {"troubles": troubles, "warnings": status.warnings}
     if not troubles:
         return answer(request, document)
     response = answer(request, {**document, "outcome": "not_done"}, 503)

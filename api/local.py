@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from api.console import complain, say
@@ -31,13 +32,14 @@ RESTART_S = 2.0
 class LocalNode:
     """One node of a cluster on this machine. It dies with this process."""
 
-    def __init__(self, name: str, data: Path, http_port: int, peers: str) -> None:
+    def __init__(self, name: str, data: Path, http_port: int, peers: str, tls: tuple[str, ...] = ()) -> None:
         self.name, self.url = name, f"http://127.0.0.1:{http_port}"
         self.log = data / name / "log.json"
         self._argv = (
             *(sys.executable, "-m", "api.cli", "serve", "--node", name, "--data", str(data / name)),
             *("--http", f"127.0.0.1:{http_port}", "--raft", f"127.0.0.1:{http_port + RAFT_PORT_OFFSET}"),
             *(("--peers", peers) if peers else ()),
+            *tls,
         )
         self.process: asyncio.subprocess.Process | None = None
         self.started_s = 0.0
@@ -79,14 +81,14 @@ class LocalNode:
             return False
 
 
-async def run_local(nodes: int, data: Path, http_port: int, *, fresh: bool = False) -> int:
+async def run_local(nodes: int, data: Path, http_port: int, *, fresh: bool = False, tls: bool = False) -> int:
     """Run the cluster until SIGINT or SIGTERM; `fresh`: without what it remembers. Returns the exit code."""
     # Asked before anything is started: a cluster that runs already would answer for ours that cannot.
     port = taken_port(nodes, http_port)
     if port is not None:
         complain(f"trimaran: port {port} is in use: does a cluster run already? Choose others with --http-port")
         return 1
-    cluster = local_cluster(nodes, data, http_port)
+    cluster = local_cluster(nodes, data, http_port, tls=tls)
     for node in cluster if fresh else ():
         shutil.rmtree(data / node.name, ignore_errors=True)
     stopping = asyncio.Event()
@@ -104,11 +106,29 @@ async def run_local(nodes: int, data: Path, http_port: int, *, fresh: bool = Fal
     return 0
 
 
-def local_cluster(nodes: int, data: Path, http_port: int) -> list[LocalNode]:
-    """The nodes of a cluster on this machine, not started yet."""
+def local_cluster(nodes: int, data: Path, http_port: int, *, tls: bool = False) -> list[LocalNode]:
+    """The nodes of a cluster on this machine, not started yet. `tls`: with certificates, made for it if there are none.
+
+    Raises `CertificateError`.
+    """
     ports = {f"n{number}": http_port + number - 1 for number in range(1, nodes + 1)}
     peers = ",".join(f"{name}=127.0.0.1:{port + RAFT_PORT_OFFSET}" for name, port in ports.items())
-    return [LocalNode(name, data, port, peers if nodes > 1 else "") for name, port in ports.items()]
+    flags = _tls_flags(data / "certs", list(ports)) if tls else {}
+    return [
+        LocalNode(name, data, port, peers if nodes > 1 else "", flags.get(name, ())) for name, port in ports.items()
+    ]
+
+
+def _tls_flags(directory: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    from api.certificates import CA_CERT, NODE_CERT, NODE_KEY, issue, make_authority
+
+    if not (directory / CA_CERT).exists():
+        make_authority(directory)
+    issue(directory, [name for name in names if not (directory / name / NODE_CERT).exists()])
+    files = (("--tls-ca", CA_CERT), ("--tls-cert", NODE_CERT), ("--tls-key", NODE_KEY))
+    return {
+        name: tuple(word for flag, file in files for word in (flag, str(directory / name / file))) for name in names
+    }
 
 
 def taken_port(nodes: int, http_port: int) -> int | None:

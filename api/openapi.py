@@ -143,6 +143,7 @@ SCHEMAS: dict[str, Any] = {
                 trouble={"type": ["string", "null"]},
             )
         ),
+        warnings=_list(_TEXT),
     ),
     "Digest": _object(
         ["node", "shards"],
@@ -169,7 +170,9 @@ SCHEMAS: dict[str, Any] = {
     "Purged": _object(["purged"], purged=_COUNT),
     "QueuePut": _object(["queue"], queue=_TEXT, settings=_ref("Settings"), changed={"type": "boolean"}),
     "Queues": _object(["queues"], queues=_list(_ref("Queue"))),
-    "Health": _object(["status"], status=_TEXT, troubles=_list(_TEXT), outcome={"enum": ["not_done"]}),
+    "Health": _object(
+        ["status"], status=_TEXT, troubles=_list(_TEXT), warnings=_list(_TEXT), outcome={"enum": ["not_done"]}
+    ),
     "Anything": {"type": "object"},
 }
 

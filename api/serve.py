@@ -10,11 +10,12 @@ import sys
 import msgspec
 import structlog
 
-from api.config import Address, Config
+from api.config import TLS_FILES, Address, Config
 from cluster.identity import Identity, IdentityError, claim
 from cluster.process import configure_logging
 from cluster.shard import ShardConfig
 from cluster.supervisor import Child, supervise
+from cluster.tls import Tls, TlsError, TlsFiles
 
 STOP_SPARE_S = 2.0
 """How much longer than a request a process may take to stop: for what comes before and after the last answer."""
@@ -43,6 +44,13 @@ def socket_path(config: Config) -> str:
     return f"/proc/{os.getpid()}/fd/{descriptor}/gateway.sock"
 
 
+def tls_files(config: Config) -> TlsFiles | None:
+    """The node's certificates; None if it talks to the others in plain."""
+    if config.tls_ca is None:
+        return None
+    return TlsFiles(*(str(getattr(config, name).absolute()) for name in TLS_FILES))
+
+
 def serve(config: Config) -> int:
     """Run a node until it is stopped. Returns its exit code."""
     configure_logging(config.log_format, config.log_level, node=config.node, process="supervisor")
@@ -51,7 +59,10 @@ def serve(config: Config) -> int:
         (config.data / "shard-0").mkdir(exist_ok=True)
         for flag, address in (("--http", config.http), ("--raft", config.raft)):
             _check_free(flag, Address.parse(address))
-    except (IdentityError, OSError) as error:
+        files = tls_files(config)
+        if files is not None:
+            Tls(files, config.node)
+    except (IdentityError, TlsError, OSError) as error:
         sys.stderr.write(f"trimaran: {error}\n")
         return 1
     _log.info("node starting", cluster=identity.cluster, http=config.http, data=str(config.data))
@@ -89,6 +100,7 @@ def _children(config: Config, identity: Identity) -> list[Child]:
         election_max_ms=config.election_max_ms,
         log_format=config.log_format,
         log_level=config.log_level,
+        tls=tls_files(config),
     )
     gateway = GatewayConfig(os.getpid(), identity.cluster, gateway_socket, config.to_json().decode())
     python = (sys.executable, "-m")

@@ -18,15 +18,16 @@ from typing import Literal, NamedTuple
 import msgspec
 import structlog
 
-from cluster.peers import GIVE_UP_S, REDIAL_S, split_address
+from cluster.peers import GIVE_UP_S, REDIAL_S
 from cluster.process import forever
+from cluster.sockets import dial
+from cluster.tls import Tls
 from cluster.wire import (
     ASK,
     CANCEL,
     CANCEL_PAYLOAD,
     FRAME_BYTES_MAX,
     HELLO,
-    HELLO_TIMEOUT_S,
     OPERATIONS,
     OUTCOMES,
     REFUSED,
@@ -120,11 +121,12 @@ class ShardDigest(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What this node knows of the cluster, without asking anyone."""
+    """What this node knows of the cluster, without asking anyone. `warnings`: what may become trouble, in sentences."""
 
     node: str
     nodes: list[NodeStatus]
     shards: list[ShardStatus]
+    warnings: list[str] = []
 
 
 class _Leader(NamedTuple):
@@ -160,8 +162,15 @@ class _Replica:
 class Client:
     """One gateway's way to a shard. `replicas` are addresses by name: "HOST:PORT", or "unix:PATH" for the own node."""
 
-    def __init__(self, node: str, cluster: str, replicas: Mapping[str, str], members: Mapping[str, str]) -> None:
-        self._node, self._cluster = node, cluster
+    def __init__(
+        self,
+        node: str,
+        cluster: str,
+        replicas: Mapping[str, str],
+        members: Mapping[str, str],
+        tls: Tls | None = None,
+    ) -> None:
+        self._node, self._cluster, self._tls = node, cluster, tls
         self._addresses, self._members = replicas, members
         self._session = secrets.randbits(63) | 1
         self._seq = 0
@@ -354,7 +363,7 @@ class Client:
             if kind == REFUSED:
                 refused = bytes(payload).decode(errors="replace")
             elif kind == HELLO:
-                connection.peer = hello_decoder.decode(payload)
+                connection.introduce(hello_decoder.decode(payload))
                 replica.connection = connection
             elif kind == OUTCOMES:
                 self._on_outcomes(payload)
@@ -369,19 +378,11 @@ class Client:
         def on_lost(connection: Connection) -> None:
             lost.set()
 
-        address, loop = self._addresses[name], asyncio.get_running_loop()
+        connection = Connection(on_frame, on_lost)
         try:
-            async with asyncio.timeout(HELLO_TIMEOUT_S):
-                if address.startswith("unix:"):
-                    _, connection = await loop.create_unix_connection(
-                        lambda: Connection(on_frame, on_lost), address.removeprefix("unix:")
-                    )
-                else:
-                    _, connection = await loop.create_connection(
-                        lambda: Connection(on_frame, on_lost), *split_address(address)
-                    )
-        except (OSError, TimeoutError) as error:
-            return str(error) or "no answer"
+            await dial(connection, self._addresses[name], name, self._tls)
+        except ConnectionError as error:
+            return str(error)
         hello = Hello(VERSION, self._cluster, 0, "gateway", self._node)
         connection.send(HELLO, msgspec.json.encode(hello))
         await self._hear_out(name, connection, lost)
@@ -390,7 +391,7 @@ class Client:
         for question in self._questions.values() if name == self._node else ():
             if not question.done():
                 question.set_exception(_no_shard())
-        return refused
+        return refused or connection.trouble
 
     async def _hear_out(self, name: str, connection: Connection, lost: asyncio.Event) -> None:
         """Wait until the connection is lost, or end it when it is silent: shards report all the time.
@@ -484,7 +485,8 @@ class Client:
             if trouble is None and not report.has_quorum:
                 trouble = "this node does not reach a majority of the cluster"
             shard = ShardStatus(0, report.leader, report.term, report.commit_index, report.applied_index, trouble)
-        return Status(self._node, nodes, [shard])
+        warning = self._tls.warning() if self._tls is not None else None
+        return Status(self._node, nodes, [shard], [warning] if warning is not None else [])
 
 
 def _no_shard() -> ClusterTrouble:

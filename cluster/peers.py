@@ -15,6 +15,8 @@ import structlog
 
 from cluster.messages import Message, encode_message
 from cluster.process import forever
+from cluster.sockets import dial
+from cluster.tls import Tls
 from cluster.wire import HELLO, HELLO_TIMEOUT_S, PING, RAFT, REFUSED, Connection, Hello, hello_decoder
 
 PING_S = 0.1
@@ -29,12 +31,6 @@ REDIAL_S = (0.05, 1.0)
 _log = structlog.get_logger()
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of "HOST:PORT"."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 class Peers:
     """This replica's connections to the others."""
 
@@ -45,10 +41,11 @@ class Peers:
         *,
         connected: Callable[[str, bool], None],
         disconnected: Callable[[str], None],
+        tls: Tls | None = None,
     ) -> None:
         self._hello = hello
         self._connected, self._disconnected = connected, disconnected
-        self._addresses = addresses
+        self._addresses, self._tls = addresses, tls
         self._dialled: dict[str, Connection] = {}
         self._inbound: dict[str, Connection] = {}
         self._heard_s: dict[str, float] = {}
@@ -131,24 +128,22 @@ class Peers:
             if greeted.done():
                 return
             if kind == HELLO:
-                connection.peer = hello_decoder.decode(payload)
-                greeted.set_result("" if connection.peer.name == name else f"it is {connection.peer.name}")
+                peer = hello_decoder.decode(payload)
+                connection.introduce(peer)
+                greeted.set_result("" if peer.name == name else f"it is {peer.name}")
             elif kind == REFUSED:
                 greeted.set_result(bytes(payload).decode(errors="replace"))
 
         def on_lost(connection: Connection) -> None:
             if not greeted.done():
-                greeted.set_result("it closed the connection")
+                greeted.set_result(connection.trouble or "it closed the connection; its log may say why")
             lost.set()
 
-        host, port = split_address(address)
+        connection = Connection(on_frame, on_lost)
         try:
-            async with asyncio.timeout(HELLO_TIMEOUT_S):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(on_frame, on_lost), host, port
-                )
-        except (OSError, TimeoutError) as error:
-            return str(error) or "no answer"
+            await dial(connection, address, name, self._tls)
+        except ConnectionError as error:
+            return str(error)
         trouble = "no answer"
         try:
             connection.send(HELLO, msgspec.json.encode(self._hello()))

@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,21 +17,21 @@ import uvloop
 
 from cluster.engine import ReinstalledError
 from cluster.messages import decode_message
-from cluster.peers import Peers, split_address
+from cluster.peers import Peers
 from cluster.process import configure_logging, die_with, fail, fail_on_surprise
 from cluster.replica import Replica
+from cluster.sockets import Port, split_address
+from cluster.tls import REFRESH_S, Tls, TlsError, TlsFiles
 from cluster.tuning import Tuning
 from cluster.wire import (
     ASK,
     CANCEL,
     CANCEL_PAYLOAD,
     HELLO,
-    HELLO_TIMEOUT_S,
     OPERATIONS,
     OUTCOMES,
     PING,
     RAFT,
-    REFUSED,
     REPORT,
     TOLD,
     VERSION,
@@ -81,6 +80,7 @@ class ShardConfig(msgspec.Struct, frozen=True):
     election_max_ms: int
     log_format: str
     log_level: str
+    tls: TlsFiles | None = None
 
 
 class Shard:
@@ -94,12 +94,15 @@ class Shard:
             election_max_s=config.election_max_ms / 1000,
             journal_keep_bytes=config.journal_keep_bytes,
         )
+        self._tls = Tls(config.tls, config.node) if config.tls is not None else None
         self._replica = self._open()
         others = {name: address for name, address in config.peers.items() if name != config.node}
-        self._peers = Peers(self._hello, others, connected=self._connected, disconnected=self._disconnected)
+        self._peers = Peers(
+            self._hello, others, connected=self._connected, disconnected=self._disconnected, tls=self._tls
+        )
         self._majority = len(config.peers) // 2 + 1
         self._gateways: set[Connection] = set()
-        self._servers: list[asyncio.Server] = []
+        self._ports = (Port(self._accept, self._tls), Port(self._accept))
         self._sweep: Sweep | None = None
         self._digests_asked: list[tuple[Connection, int]] = []
         self._digests_due: list[tuple[Connection, int]] = []
@@ -137,12 +140,10 @@ class Shard:
         """Serve until SIGTERM, then hand over and stop. Raises `OSError` when an address cannot be had."""
         loop = asyncio.get_running_loop()
         fail_on_surprise(loop)
-        host, port = split_address(self._config.listen)
-        self._servers.append(await loop.create_server(self._accept, host, port))
-        with suppress(FileNotFoundError):
-            os.unlink(self._config.socket)
-        self._servers.append(await loop.create_unix_server(self._accept, self._config.socket))
+        await self._ports[0].listen(*split_address(self._config.listen))
+        self._ports[1].listen_unix(self._config.socket)
         self._peers.start()
+        self._mind_certificates()
         self._poke()
         _log.info("shard started", listen=self._config.listen, applied_index=self._replica.engine.applied_index)
         stopped = asyncio.Event()
@@ -153,11 +154,16 @@ class Shard:
         await self._see_gateways_off()
         await self._hand_over()  # should it have come back meanwhile
         self._closed = True
-        for server in self._servers:
-            server.close()
+        for port in self._ports:
+            await port.close()
         await self._peers.close()
         self._store.close()
         _log.info("shard stopped")
+
+    def _mind_certificates(self) -> None:
+        if self._tls is not None:
+            self._tls.refresh()
+            asyncio.get_running_loop().call_later(REFRESH_S, self._mind_certificates)
 
     async def _hand_over(self) -> None:
         """A planned stop is no failure: somebody else leads before this replica goes."""
@@ -294,20 +300,13 @@ class Shard:
         return Hello(VERSION, config.cluster, config.shard, "replica", config.node, self._replica.engine.born)
 
     def _accept(self) -> Connection:
-        return Connection(self._on_frame, self._on_lost, self._on_made)
-
-    def _on_made(self, connection: Connection) -> None:
-        def silent() -> None:
-            if connection.peer is None:
-                connection.close()
-
-        asyncio.get_running_loop().call_later(HELLO_TIMEOUT_S, silent)
+        return Connection(self._on_frame, self._on_lost)
 
     def _on_frame(self, connection: Connection, kind: int, payload: memoryview) -> None:
         peer = connection.peer
         if peer is None:
             if kind != HELLO:
-                raise ValueError("a connection begins with a hello")
+                raise ValueError("only a hello begins a connection")
             self._greet(connection, hello_decoder.decode(payload))
         elif peer.role == "replica":
             if not self._peers.is_current(peer.name, connection):
@@ -339,21 +338,22 @@ class Shard:
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
         config, trouble = self._config, None
-        if hello.version != VERSION:
+        if connection.certified not in (None, hello.name):
+            trouble = f"the certificate of {connection.certified} does not speak for {hello.name}"
+        elif hello.version != VERSION:
             trouble = f"this node speaks version {VERSION} of the protocol, the other {hello.version}"
         elif (hello.cluster, hello.shard) != (config.cluster, config.shard):
             trouble = f"this is shard {config.shard} of cluster {config.cluster}, not {hello.shard} of {hello.cluster}"
-        elif hello.role == "replica" and (hello.name not in config.peers or hello.name == config.node):
-            trouble = f"{hello.name} is not another member of this cluster ({', '.join(sorted(config.peers))})"
+        elif hello.name not in config.peers:
+            trouble = f"{hello.name} is not a member of this cluster ({', '.join(sorted(config.peers))})"
+        elif hello.role == "replica" and hello.name == config.node:
+            trouble = f"{hello.name} is this node itself"
         elif hello.role not in ("replica", "gateway"):
             trouble = f"the role {hello.role!r} is unknown"
         if trouble is not None:
-            _log.warning("connection refused", peer=hello.name, role=hello.role, cause=trouble)
-            connection.send(REFUSED, trouble.encode())
-            assert connection.transport is not None
-            connection.transport.close()
+            connection.refuse(trouble)
             return
-        connection.peer = hello
+        connection.introduce(hello)
         connection.send(HELLO, msgspec.json.encode(self._hello()))
         if hello.role == "replica":
             self._peers.accepted(hello.name, connection)
@@ -389,6 +389,9 @@ def main() -> None:
         os._exit(1)
     except UnusableError as error:
         _log.critical("cannot use the store", cause=str(error))
+        os._exit(1)
+    except TlsError as error:
+        _log.critical("cannot use the certificates", cause=str(error))
         os._exit(1)
     except Exception as error:
         fail("shard failed", error)

@@ -5,6 +5,8 @@
 The dialling side opens with HELLO, the other answers with HELLO or REFUSED and closes. Until then nothing but a small
 HELLO is accepted; what else arrives closes the connection unread. Replicas dial one another and use the connection they
 dialled only to send, so messages from one replica to another have one connection, one order, and one beginning.
+
+Over TLS (`cluster.tls`), the name in a HELLO must be the one that the certificate speaks for.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import cast
 
 import msgspec
 
+from cluster.tls import certified_name, why
 from storage.limits import OPERATION_BYTES_MAX
 from storage.operations import Outcome, Query
 
@@ -119,27 +122,54 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self,
-        on_frame: Callable[[Connection, int, memoryview], None],
-        on_lost: Callable[[Connection], None],
-        on_made: Callable[[Connection], None] = lambda connection: None,
+        self, on_frame: Callable[[Connection, int, memoryview], None], on_lost: Callable[[Connection], None]
     ) -> None:
-        self._on_frame, self._on_lost, self._on_made = on_frame, on_lost, on_made
+        self._on_frame, self._on_lost = on_frame, on_lost
         self._buffer = bytearray()
+        self._closing = False
         self.transport: asyncio.Transport | None = None
+        self.needs_certificate = False
+        """Set before the connection is made: without a certificate of a node it ends there."""
+        self.expects: str | None = None
+        """The node that was dialled: a certificate of another one ends the connection."""
+        self.certified: str | None = None
+        """The node that the other end's certificate speaks for; None on a connection without TLS."""
         self.peer: Hello | None = None
         """Who is at the other end, once it is known."""
         self.heard_s = time.monotonic()
         """When bytes last arrived, by the monotonic clock; in the beginning, now."""
+        self.settled = asyncio.Event()
+        """Set when it is known, or when the connection is gone."""
+        self.trouble = ""
+        """Why the connection was closed by this end, or lost, as far as there is a reason to tell."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Part of `asyncio.Protocol`."""
+        """Part of `asyncio.Protocol`. Over TLS, the handshake is done."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
-        self._on_made(self)
+        if self.needs_certificate:
+            self.certified = certified_name(transport.get_extra_info("peercert") or {})
+            if not self.certified:
+                self._give_up("its certificate names no node")
+            elif self.expects not in (None, self.certified):
+                self._give_up(f"its certificate is of {self.certified}")
+
+    def introduce(self, peer: Hello) -> None:
+        """It is known who is at the other end."""
+        self.peer = peer
+        self.settled.set()
+
+    def refuse(self, trouble: str) -> None:
+        """Tell the other end why it is not welcome, and close."""
+        self.send(REFUSED, trouble.encode())
+        self.trouble, self._closing = trouble, True
+        if self.transport is not None:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Part of `asyncio.Protocol`."""
         self.heard_s = time.monotonic()
+        if self._closing:
+            return
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed():
@@ -149,18 +179,21 @@ class Connection(asyncio.Protocol):
         view, position = memoryview(data), 0
         while len(view) - position >= HEADER.size:
             size, kind = HEADER.unpack_from(view, position)
+            if self.peer is None and kind not in (HELLO, REFUSED):
+                self._give_up("it did not begin with a hello")
+                return
             if not 1 <= size <= (FRAME_BYTES_MAX if self.peer is not None else HELLO_BYTES_MAX):
-                self.close()
+                self._give_up(f"it sent a frame of {size} bytes")
                 return
             end = position + HEADER.size - 1 + size
             if end > len(view):
                 break
             try:
                 self._on_frame(self, kind, view[position + HEADER.size : end])
-            except ValueError:
-                self.close()
+            except ValueError as error:
+                self._give_up(str(error))
                 return
-            if self.transport is None:
+            if self.transport is None or self._closing:
                 return
             position = end
         self._buffer += view[position:]
@@ -176,6 +209,8 @@ class Connection(asyncio.Protocol):
         """Part of `asyncio.Protocol`."""
         self.transport = None
         self._buffer.clear()
+        self.trouble = self.trouble or (why(error) if error is not None else "")
+        self.settled.set()
         self._on_lost(self)
 
     def send(self, kind: int, *payload: bytes | memoryview) -> None:
@@ -185,5 +220,10 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once."""
+        self._closing = True
         if self.transport is not None:
             self.transport.abort()
+
+    def _give_up(self, trouble: str) -> None:
+        self.trouble = trouble
+        self.close()

@@ -57,3 +57,4 @@ async def test_health_and_the_description_are_served(node: Gateway) -> None:
     assert (await ask(node, "GET", "/healthz")).status == 200
     unfit = await ask(node, "GET", "/readyz?verbose=1")
     assert (unfit.status, unfit["troubles"]) == (503, ["shard 0: it is catching up"])
+    assert unfit["warnings"] == []

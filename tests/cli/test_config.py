@@ -23,6 +23,20 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
     assert (config.request_timeout_ms, config.election_max_ms) == (9000, 1200)
 
 
+def test_certificates_may_stand_in_a_table_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "trimaran.toml"
+    file.write_text(
+        'raft = "10.0.0.1:7800"\n[tls]\nca = "/tls/ca.crt"\ncert = "/tls/node.crt"\nkey = "/tls/node.key"\n'
+    )
+    config = load({"tls_key": "/other/node.key"}, {}, file)
+    assert (config.tls_ca, config.tls_cert) == (Path("/tls/ca.crt"), Path("/tls/node.crt"))
+    assert config.tls_key == Path("/other/node.key"), "a flag beats the file"
+    assert Config.from_json(config.to_json()) == config
+    file.write_text('[tls]\ncertificate = "x"\n')
+    with pytest.raises(ConfigError, match="tls_certificate in .* is no setting"):
+        load({}, {}, file)
+
+
 def test_variables_that_are_no_settings_are_left_alone() -> None:
     assert load({}, {"TRIMARAN_PORT": "tcp://10.0.0.1:7700", "TRIMARAN_URL": "http://x", "HEARTBEAT_MS": "1"}) == load(
         {}
@@ -39,7 +53,7 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
         ({"peers": "n1=127.0.0.1:7801,n2=127.0.0.1:7802"}, "raft", "127.0.0.1:7801"),
         ({"http": "[::1]:7700"}, "http", "[::1]:7700"),
         (
-            {"raft": "0.0.0.0:7801", "peers": "n1=10.0.0.1:7801,n2=10.0.0.2:7801", "insecure_listen": "true"},
+            {"raft": "0.0.0.0:7801", "peers": "n1=10.0.0.1:7801,n2=10.0.0.2:7801", "tls_insecure": "true"},
             "raft",
             "0.0.0.0:7801",
         ),
@@ -64,7 +78,11 @@ THREE = "n1=127.0.0.1:7800,n2=127.0.0.1:7801,n3=127.0.0.1:7802"
         ({"peers": ",".join(f"n{n}=127.0.0.1:{7800 + n}" for n in range(1, 9))}, "names 8 nodes, but a cluster has at"),
         ({"http": "127.0.0.1:7800"}, "--http 127.0.0.1:7800 and --raft 127.0.0.1:7800 use the same port"),
         ({"http": "0.0.0.0:7700"}, "add --insecure-listen"),
-        ({"raft": "box:7800"}, "--raft box:7800 can be reached by other machines"),
+        ({"raft": "box:7800"}, "--raft box:7800 is another machine, or can be reached from one"),
+        ({"raft": "0.0.0.0:7800", "insecure_listen": "true"}, "`trimaran certs init` and `trimaran certs issue n1`"),
+        ({"peers": "n1=127.0.0.1:7800,n2=10.0.0.2:7800"}, "--peers n2 10.0.0.2:7800 is another machine"),
+        ({"tls_ca": "ca.crt", "tls_key": "node.key"}, "--tls-ca, --tls-cert, --tls-key belong together: --tls-cert is"),
+        ({"tls_ca": "ca.crt", "tls_insecure": "true"}, "--tls-ca and --tls-insecure contradict each other"),
         ({"http": "localhost"}, "HOST:PORT is expected"),
         ({"http": "::1:7700"}, "write an IPv6 host in brackets"),
         ({"http": "localhost:70000"}, "HOST:PORT is expected"),

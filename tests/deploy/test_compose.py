@@ -22,7 +22,10 @@ from tests.processes.nodes import eventually, free_ports
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "compose"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+CERTS: dict[str, Any] = COMPOSE["services"]["certs"]
+SERVICES: dict[str, dict[str, Any]] = {
+    name: service for name, service in COMPOSE["services"].items() if service is not CERTS
+}
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 
 
@@ -53,9 +56,10 @@ def test_the_nodes_differ_only_in_name_port_and_volume() -> None:
     templates = [{key: value for key, value in service.items() if key not in own} for service in SERVICES.values()]
     assert templates[1:] == templates[:-1]
     for number, (name, service) in enumerate(SERVICES.items()):
-        assert service["command"] == ["serve", "--node", name]
+        files = ("--tls-cert", f"/certs/{name}/node.crt", "--tls-key", f"/certs/{name}/node.key")
+        assert service["command"] == ["serve", "--node", name, *files]
         assert service["ports"] == [f"127.0.0.1:{7700 + number}:7700"], "published to this machine only"
-        assert service["volumes"] == [f"{name}:/data"]
+        assert service["volumes"] == [f"{name}:/data", "certs:/certs:ro"], "no node may write certificates"
         assert name in COMPOSE["volumes"]
 
 
@@ -63,7 +67,10 @@ def test_the_nodes_differ_only_in_name_port_and_volume() -> None:
 def test_every_variable_is_a_setting_and_the_whole_is_accepted(name: str) -> None:
     variables = environment(SERVICES[name])
     assert {key.removeprefix("TRIMARAN_").lower() for key in variables if key.startswith("TRIMARAN_")} <= FIELDS.keys()
-    config = load({"node": name}, variables)
+    words = SERVICES[name]["command"][1:]
+    flags = {flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(*[iter(words)] * 2, strict=True)}
+    config = load(flags, variables)
+    assert not config.tls_insecure
     assert list(config.peers) == list(SERVICES)
     assert config.data == Path("/data")
 
@@ -76,18 +83,37 @@ def test_what_the_image_needs_is_sent_to_the_build() -> None:
     assert "\nUSER trimaran\n" in DOCKERFILE
 
 
+def make_certificates(place: Path) -> None:
+    """What the service `certs` does, there."""
+    place.mkdir(exist_ok=True)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(
+        [*CERTS["entrypoint"], *CERTS["command"]], cwd=place, env=os.environ | {"PATH": path}, check=True, timeout=60
+    )
+
+
+def test_certificates_are_made_once(tmp_path: Path) -> None:
+    make_certificates(tmp_path)
+    made = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    assert {path.parent.name for path in made if path.name == "node.key"} == set(SERVICES)
+    make_certificates(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == made
+
+
 @pytest.fixture
 def containers(tmp_path: Path) -> Iterator[dict[str, int]]:
     """Every service as a process of this machine, with addresses on loopback; yields the HTTP port of each."""
     ports = free_ports(2 * len(SERVICES))
     http, raft = dict(zip(SERVICES, ports, strict=False)), dict(zip(SERVICES, ports[len(SERVICES) :], strict=True))
     processes = []
+    make_certificates(tmp_path / "certs")
     try:
         for name, service in SERVICES.items():
             variables = environment(service) | {
                 "TRIMARAN_DATA": str(tmp_path / name),
                 "TRIMARAN_HTTP": f"127.0.0.1:{http[name]}",
                 "TRIMARAN_RAFT": f"127.0.0.1:{raft[name]}",
+                "TRIMARAN_TLS_CA": f"{tmp_path}/certs/ca.crt",
             }
             for peer, port in raft.items():
                 variables["TRIMARAN_PEERS"] = variables["TRIMARAN_PEERS"].replace(
@@ -96,6 +122,7 @@ def containers(tmp_path: Path) -> Iterator[dict[str, int]]:
             variables.pop("PATH")
             program, *arguments = command_line(service)
             assert program == "trimaran"
+            arguments = [word.replace("/certs", f"{tmp_path}/certs") for word in arguments]
             argv = [sys.executable, "-m", "api.cli", *arguments]
             log = (tmp_path / f"{name}.log").open("wb")
             with log:
