@@ -27,6 +27,7 @@ ELECTION_HEARTBEATS_MIN = 4
 """Heartbeats an election must wait at least: fewer, and two lost packets depose a healthy leader."""
 
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", re.ASCII)
+_PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/-]*)?", re.ASCII)
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)", re.ASCII)
 _SIZE_UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": 1024 * GIB}
 _ANY_HOST = ("0.0.0.0", "::")
@@ -116,6 +117,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 10_000
     request_bytes_max: Annotated[int, _setting("Largest request body.", ge=KIB)] = 16 * MIB
 
+    public_url: Annotated[
+        str,
+        # Clients in Java and JavaScript go where a queue's URL points, wherever they were told to go first.
+        _setting("How SQS clients reach the cluster: queue URLs begin with it. None: as the client's request came."),
+    ] = ""
+    trust_forwarded: Annotated[
+        bool,
+        # Anyone can write these headers: they mean something only if a proxy overwrites them.
+        _setting("Believe X-Forwarded-Host and -Proto, as the proxy in front of this node writes them."),
+    ] = False
+
     insecure_listen: Annotated[
         bool,
         # There are no credentials yet: whoever reaches the HTTP port may read and delete everything.
@@ -200,6 +212,8 @@ def check(config: Config) -> None:
             f"--http {http} can be reached by other machines, and this version asks nobody for credentials: "
             "listen on 127.0.0.1, or add --insecure-listen on a network that you trust"
         )
+    if config.public_url and not _PUBLIC_URL.fullmatch(config.public_url):
+        raise ConfigError(f"--public-url {config.public_url!r} is no URL: http(s)://HOST[:PORT][/PATH] is expected")
     _check_tls(config)
     _check_order(config)
 

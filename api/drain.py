@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 from aiohttp import web
+
+from cluster.client import Reply
+from storage.operations import Receive
 
 LINGER_S = 0.25
 """How long an idle connection stays open, so that a request on its way to it is answered and not cut off."""
@@ -30,6 +35,22 @@ class Drain:
         self.begun.set()
         for poll in list(self.polls):
             poll.cancel()
+
+    async def poll(self, operation: Receive, submit: Callable[[Receive], Coroutine[Any, Any, Reply]]) -> Reply | None:
+        """Submit a receive that may wait; None when the gateway stops meanwhile: its clients then ask another."""
+        if not operation.wait_ms or self.begun.is_set():
+            return await submit(msgspec.structs.replace(operation, wait_ms=0))
+        task = asyncio.ensure_future(submit(operation))
+        self.polls.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise  # the client has gone
+            return None
+        finally:
+            self.polls.discard(task)
 
     async def linger(self) -> None:
         """Give clients a moment to hear of it."""

@@ -39,6 +39,8 @@ async def run(config: Config, gateway: GatewayConfig) -> None:
             config.body_timeout_ms,
             config.connections_max,
             config.request_bytes_max,
+            public_url=config.public_url,
+            trust_forwarded=config.trust_forwarded,
         ),
     )
     address = Address.parse(config.http)

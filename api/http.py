@@ -7,6 +7,8 @@ import socket
 from aiohttp import web
 
 from api import health, openapi, rest, seed
+from api.aws import endpoint
+from api.aws.keys import Keys, NoKeys
 from api.drain import DRAIN, Drain
 from api.problem import tell_problems
 from api.request import SETTINGS, HttpSettings
@@ -14,11 +16,12 @@ from api.server import GuardedRunner
 from cluster.client import Client
 
 
-def application(client: Client, settings: HttpSettings) -> web.Application:
+def application(client: Client, settings: HttpSettings, keys: Keys | None = None) -> web.Application:
     """The application: every route of this node."""
-    app = web.Application(middlewares=[tell_problems], client_max_size=settings.request_bytes_max)
+    app = web.Application(middlewares=[endpoint.face, tell_problems], client_max_size=settings.request_bytes_max)
     app[rest.CLIENT] = client
     app[DRAIN] = Drain()
+    app[endpoint.KEYS] = keys or NoKeys()
     app[SETTINGS] = settings
     app.add_routes([*rest.ROUTES, *seed.ROUTES, *health.ROUTES, *openapi.ROUTES])
     return app
@@ -27,8 +30,8 @@ def application(client: Client, settings: HttpSettings) -> web.Application:
 class HttpServer:
     """Serves the application on one address until closed."""
 
-    def __init__(self, client: Client, settings: HttpSettings) -> None:
-        app = application(client, settings)
+    def __init__(self, client: Client, settings: HttpSettings, keys: Keys | None = None) -> None:
+        app = application(client, settings, keys)
         self._drain = app[DRAIN]
         self._runner = GuardedRunner(app, settings, self._drain)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import isfinite
@@ -21,7 +21,7 @@ from api.problem import invalid
 from api.properties import TYPE, TYPE_CHARACTERS_MAX, Properties, Told, decode_properties, encode_properties
 from api.request import Wish
 from storage.block import Part
-from storage.operations import Claim
+from storage.operations import Claim, Settled
 
 ATTRIBUTES_MAX = 64
 """Attributes of one message: they are labels, not a second body."""
@@ -187,6 +187,13 @@ def _claims(pairs: list[tuple[int, int]]) -> list[Claim]:
         end = message_id + 1
     claims.append(Claim(held_under, first, end - first))
     return claims
+
+
+def not_held(claims: Iterable[Claim], outcome: Settled) -> set[tuple[int, int]]:
+    """Message id and token of each claimed message that was no longer held."""
+    missed = set(outcome.stale)
+    held = ((id_, claim.token) for claim in claims for id_ in range(claim.message_id, claim.message_id + claim.count))
+    return {pair for pair in held if pair[0] in missed} if missed else set()
 
 
 @lru_cache(maxsize=1024)

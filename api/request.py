@@ -54,6 +54,8 @@ class HttpSettings:
     connections_max: int = 10_000
     request_bytes_max: int = OPERATION_BYTES_MAX
     idle_timeout_ms: int = 75_000  # longer than the 60 s proxies keep theirs, so that it is they who close first
+    public_url: str = ""
+    trust_forwarded: bool = False
 
 
 SETTINGS = web.AppKey("settings", HttpSettings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
@@ -12,7 +11,16 @@ import msgspec
 from aiohttp import web
 
 from api.drain import DRAIN
-from api.messages import MessageIn, PackedMessageIn, decode_part, encode_message, read_receipts, receipt, timestamp
+from api.messages import (
+    MessageIn,
+    PackedMessageIn,
+    decode_part,
+    encode_message,
+    not_held,
+    read_receipts,
+    receipt,
+    timestamp,
+)
 from api.problem import SERVER, invalid, refused
 from api.request import (
     SETTINGS,
@@ -262,30 +270,12 @@ async def receive(request: web.Request) -> web.Response:
     name, wish = queue_name(request), await read(request, ReceiveIn)
     lease_ms = 0 if wish.lease_ms is msgspec.UNSET else wish.lease_ms
     operation = Receive(name, wish.max, lease_ms, new_token(), wish.wait_ms)
-    reply = await (_poll(request, operation) if wish.wait_ms else submit(request, operation))
+    reply = await request.config_dict[DRAIN].poll(operation, lambda asked: submit(request, asked))
     messages: list[dict[str, Any]] = []
     if reply is not None:
         assert isinstance(reply.outcome, Received)
         messages = delivered(reply.outcome, reply.block, raw=wants_msgpack(request))
     return answer(request, {"messages": messages})
-
-
-async def _poll(request: web.Request, operation: Receive) -> Reply | None:
-    """Submit a receive that may wait; None when the gateway stops meanwhile: its clients then ask another."""
-    drain = request.config_dict[DRAIN]
-    if drain.begun.is_set():
-        return await submit(request, msgspec.structs.replace(operation, wait_ms=0))
-    task = asyncio.ensure_future(submit(request, operation))
-    drain.polls.add(task)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        current = asyncio.current_task()
-        if current is not None and current.cancelling():
-            raise  # the client has gone
-        return None
-    finally:
-        drain.polls.discard(task)
 
 
 def new_token() -> int:
@@ -345,14 +335,11 @@ async def settle(
     for part, claims in enumerate(rounds):
         outcome = (await submit(request, operation(claims), part=part)).outcome
         assert isinstance(outcome, Settled)
-        if outcome.stale:
-            missed = set(outcome.stale)
-            ids = ((id_, claim.token) for claim in claims for id_ in _ids(claim))
-            stale.update(pair for pair in ids if pair[0] in missed)
+        stale |= not_held(claims, outcome)
     return stale
 
 
-def _ids(run: Claim | Delivery) -> range:
+def _ids(run: Delivery) -> range:
     return range(run.message_id, run.message_id + run.count)
 
 

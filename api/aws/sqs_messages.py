@@ -81,12 +81,22 @@ def outgoing(wish: shapes.Sendable, trace: str | None = None) -> Outgoing:
         Outgoing(
             body,
             encode_properties(Properties(False, values, types, told)),
-            len(body) + _size(attributes),
+            size_of(wish),
             md5_of_body(body),
             md5_of_attributes(attributes),
             md5_of_attributes(system),
         )
     )
+
+
+def size_of(wish: shapes.Sendable) -> int:
+    """The bytes that SQS counts of a message, which need not be a valid one."""
+    texts = [wish.message_body]
+    binary_bytes = 0
+    for name, value in (wish.message_attributes or {}).items():
+        texts += (name, value.data_type, value.string_value or "")
+        binary_bytes += len(value.binary_value or b"")
+    return binary_bytes + sum(len(text.encode()) for text in texts)
 
 
 def too_long(limit: int, *, in_batch: bool = False) -> AwsError:
@@ -99,13 +109,6 @@ def _of_size(message: Outgoing) -> Outgoing:
     if message.size > MESSAGE_BYTES_MAX:
         raise too_long(MESSAGE_BYTES_MAX)
     return message
-
-
-def _size(attributes: Mapping[str, Attribute]) -> int:
-    return sum(
-        len(name.encode()) + len(kind) + len(value if isinstance(value, bytes) else value.encode())
-        for name, (kind, value) in attributes.items()
-    )
 
 
 def _attributes(given: Mapping[str, shapes.AttributeValue]) -> dict[str, Attribute]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import ClientSession, TCPConnector
 
+from api.aws.keys import Keys
 from api.http import HttpServer
 from api.request import HttpSettings
 from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardDigest, ShardStatus, Status
@@ -137,9 +139,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(**settings: int) -> AsyncIterator[Gateway]:
+async def gateway(keys: Keys | None = None, **settings: Any) -> AsyncIterator[Gateway]:
     client = FakeClient()
-    server = HttpServer(client, HttpSettings(**settings))
+    server = HttpServer(client, HttpSettings(**settings), keys)
     port = await server.start("127.0.0.1", 0)
     async with ClientSession(f"http://127.0.0.1:{port}", connector=TCPConnector(limit=50)) as http:
         try:

@@ -316,6 +316,10 @@ def test_what_is_no_action_of_the_service_is_refused(dialect: Dialect, action: s
     assert refused(dialect, action, {})[0] == code
 
 
+def test_nothing_at_all_is_taken_for_an_empty_request() -> None:
+    assert SQS_JSON.read("ListQueues", b"") == SQS_QUERY.read("ListQueues", {}) == sqs_shapes.ListQueues()
+
+
 def test_a_target_names_an_action_of_sqs() -> None:
     assert targeted("AmazonSQS.SendMessage") == "SendMessage"
     for target in ("SendMessage.AmazonSQS", "AmazonSNS.Publish", "AmazonSQS.", "AmazonSQS.AmazonSQS.SendMessage", ""):

@@ -94,6 +94,8 @@ THREE = "n1=127.0.0.1:7800,n2=127.0.0.1:7801,n3=127.0.0.1:7802"
         ({"gateways": "0"}, "--gateways: '0' is not allowed: Expected int >= 1"),
         ({"log_format": "xml"}, "choose from json, console"),
         ({"data": ""}, "expected a path"),
+        ({"public_url": "queue.example.com"}, "--public-url 'queue.example.com' is no URL"),
+        ({"public_url": "https://a/?x"}, "http(s)://HOST[:PORT][/PATH] is expected"),
     ],
 )
 def test_what_is_refused_and_what_is_said(given: dict[str, Any], said: str) -> None:
@@ -124,7 +126,8 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str | None, said: str) -> N
 
 
 def test_a_child_process_gets_the_same_settings() -> None:
-    config = load({"peers": THREE, "data": "/x/y", "store_bytes_max": "1 GiB"})
+    told = {"public_url": "https://queue.example.com:8443/sqs", "trust_forwarded": True}
+    config = load({"peers": THREE, "data": "/x/y", "store_bytes_max": "1 GiB"} | told)
     assert Config.from_json(config.to_json()) == config
     with pytest.raises(ConfigError, match="damaged"):
         Config.from_json(b'{"node": 1}')

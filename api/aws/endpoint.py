@@ -1,0 +1,193 @@
+"""Where AWS's clients come in: on the node's one port, at any path, told from others by what their requests look like.
+
+    JSON   an `X-Amz-Target` header
+    query  an `Action` in the query string of `/`, or of a path that no other API has; a form posted to such a path
+
+The native API takes no forms and has no `X-Amz-Target`, so no request is both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from api.aws import protocols, query, sqs
+from api.aws.errors import AwsError, common
+from api.aws.gaps import gap, sns_gap
+from api.aws.keys import Keys, authenticate
+from api.aws.names import is_host
+from api.aws.protocols import SNS, SQS_JSON, SQS_QUERY, Dialect
+from api.aws.shapes import Shape
+from api.aws.sigv4 import HttpRequest
+from api.drain import DRAIN
+from api.problem import SERVER, Problem
+from api.request import SETTINGS, read_bytes
+from api.rest import CLIENT
+from cluster.client import ClusterTrouble, Reply
+from storage import codes
+from storage.operations import Keyed, Operation, Receive, Received, Refused, Send
+
+KEYS: web.AppKey[Keys] = web.AppKey("keys", Keys)
+FORM = "application/x-www-form-urlencoded"
+_INVOCATION = "amz-sdk-invocation-id"
+"""The header by which AWS's SDKs name a call, however often they repeat it."""
+_PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host")
+_BROWSED = ("Origin", "Sec-Fetch-Site")
+_log = structlog.get_logger()
+
+
+def is_for_aws(request: web.Request) -> bool:
+    """Whether the request is for SQS or SNS."""
+    if "X-Amz-Target" in request.headers:
+        return True
+    is_native = request.match_info.http_exception is None and request.path != "/"
+    if is_native or request.method not in ("GET", "POST"):
+        return False
+    return "Action" in request.query or (request.method == "POST" and request.content_type == FORM)
+
+
+@web.middleware
+async def face(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Answer what is for SQS or SNS, and pass on all else."""
+    if not is_for_aws(request):
+        response: web.StreamResponse = await handler(request)
+        return response
+    return await _answer(request)
+
+
+async def _answer(request: web.Request) -> web.Response:
+    request_id = _request_id()
+    dialect = SQS_JSON if "X-Amz-Target" in request.headers else SQS_QUERY
+    try:
+        body = await read_bytes(request)
+        content: bytes | dict[str, str] = body
+        if dialect.is_json:
+            action = protocols.targeted(request.headers["X-Amz-Target"])
+        else:
+            content = _parameters(request, body)
+            dialect = protocols.dialect(content)
+            action = dialect.known(content.get("Action", ""))
+        await _authenticate(request, body, dialect.service.name)
+        wish = dialect.read(action, content)
+        rendered = dialect.answer(action, await _act(request, body, dialect, action, wish), request_id)
+    except AwsError as error:
+        rendered = dialect.refuse(error, request_id)
+    except ClusterTrouble as trouble:
+        said = f"The cluster cannot answer now: {trouble.detail}."
+        rendered = dialect.refuse(common("ServiceUnavailableException", said), request_id)
+    except Problem as problem:
+        rendered = dialect.refuse(_told(problem), request_id)
+    except Exception as error:
+        _log.error("a request failed unexpectedly", id=request_id, method=request.method, exc_info=error)
+        said = f"The node made a mistake. Report it with the id {request_id}; the node's log tells more."
+        rendered = dialect.refuse(common("InternalFailure", said), request_id)
+    headers = rendered.headers | {"Server": SERVER}
+    return web.Response(status=rendered.status, body=rendered.body, headers=headers)
+
+
+async def _act(request: web.Request, body: bytes, dialect: Dialect, action: str, wish: Shape) -> Shape | None:
+    if dialect.service is SNS:
+        raise sns_gap(action)
+    handler = sqs.HANDLERS.get(action)
+    if handler is None:
+        raise gap(action)
+    trace = request.headers.get("X-Amzn-Trace-Id")
+    return await handler(sqs.Call(_submit(request, action, body), base_url(request), trace), wish)
+
+
+def _request_id() -> str:
+    digits = secrets.token_hex(16)
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
+
+
+def _parameters(request: web.Request, body: bytes) -> dict[str, str]:
+    """All parameters of a query request; one sent to a queue's own path is about that queue."""
+    path, _, asked = request.raw_path.partition("?")
+    given = query.parameters(asked.encode("utf-8", "surrogateescape"), body)
+    if path != "/":
+        given.setdefault("QueueUrl", path)
+    return given
+
+
+def _told(problem: Problem) -> AwsError:
+    """What went wrong while a body was read."""
+    shapes = {408: "RequestTimeoutException", 413: "RequestEntityTooLargeException"}
+    return common(shapes.get(problem.status, "SerializationException"), str(problem))
+
+
+# --- who asks ---------------------------------------------------------------------------------------------------------
+
+
+async def _authenticate(request: web.Request, body: bytes, service: str) -> None:
+    headers = list(request.headers.items())
+    if request.config_dict[SETTINGS].trust_forwarded and "X-Forwarded-Host" in request.headers:
+        headers = [pair for pair in headers if pair[0].lower() != "host"]
+        headers.append(("Host", _first(request.headers["X-Forwarded-Host"])))
+    asked = HttpRequest(request.method, request.raw_path, headers, body)
+    await authenticate(request.config_dict[KEYS], asked, service, datetime.now(UTC), is_local=is_local(request))
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether a program on this machine asks: not somebody behind a proxy on it, and no page in a browser on it."""
+    if any(name in request.headers for name in (*_PROXIED, *_BROWSED)):
+        return False
+    try:
+        address = ipaddress.ip_address(request.remote or "")
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def base_url(request: web.Request) -> str:
+    """How the client reaches this node, for the URLs of queues: some clients go where these point."""
+    settings = request.config_dict[SETTINGS]
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    scheme, host = request.scheme, request.headers.get("Host", "")
+    if settings.trust_forwarded:
+        scheme = _first(request.headers.get("X-Forwarded-Proto", scheme))
+        host = _first(request.headers.get("X-Forwarded-Host", host))
+    if not is_host(host) or scheme not in ("http", "https"):
+        address = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        scheme, host = request.scheme, "{}:{}".format(*address[:2]) if address else "localhost"
+    return f"{scheme}://{host}"
+
+
+def _first(listed: str) -> str:
+    """What the proxy nearest to the client has written."""
+    return listed.partition(",")[0].strip()
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+def _submit(request: web.Request, action: str, body: bytes) -> sqs.Submit:
+    """How this request's operations reach the cluster."""
+    client, timeout_ms = request.config_dict[CLIENT], request.config_dict[SETTINGS].request_timeout_ms
+    drain, invocation = request.config_dict[DRAIN], request.headers.get(_INVOCATION)
+
+    async def submit(operation: Operation, block: bytes = b"", *, once: bool = False, part: int = 0) -> Reply:
+        if isinstance(operation, Receive):
+            reply = await drain.poll(operation, lambda asked: client.submit(asked, timeout_ms=timeout_ms))
+            return Reply(Received(operation.token, 0, []), memoryview(b"")) if reply is None else reply
+        if once and invocation and isinstance(operation, Send):
+            named = hashlib.blake2b(f"{action}\n{operation.queue}\n{invocation}".encode(), digest_size=16)
+            named.update(bytes([part]))
+            whole = hashlib.blake2b(body, digest_size=16).digest()
+            reply = await client.submit(Keyed(named.digest(), whole, operation), block, timeout_ms=timeout_ms)
+            if not isinstance(reply.outcome, Refused) or reply.outcome.code not in _UNKEPT:
+                return reply
+        return await client.submit(operation, block, timeout_ms=timeout_ms)
+
+    return submit
+
+
+_UNKEPT = (codes.IDEMPOTENCY_WINDOW_FULL, codes.IDEMPOTENCY_MISMATCH)
+"""Why a repetition cannot be recognised: too many calls are remembered, or the client has named two of them alike."""

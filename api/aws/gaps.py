@@ -1,0 +1,53 @@
+"""What clients of SQS and SNS may ask for and the cluster's rules cannot do yet. The only place that knows.
+
+Nothing is imitated in a handler: what is missing here is missing in the rules, and is refused until they have it.
+"""
+
+from __future__ import annotations
+
+from api.aws.errors import AwsError, sns, sqs
+
+GAPS: dict[str, str] = {
+    # Attributes of a queue, when given another value than the one that every queue has.
+    "ContentBasedDeduplication": "deduplication by content",
+    "DeduplicationScope": "deduplication within groups",
+    "DelaySeconds": "delayed delivery",
+    "FifoQueue": "FIFO queues",
+    "FifoThroughputLimit": "throughput limits of FIFO queues",
+    "KmsDataKeyReusePeriodSeconds": "encryption with keys of KMS",
+    "KmsMasterKeyId": "encryption with keys of KMS",
+    "Policy": "access policies on queues",
+    "ReceiveMessageWaitTimeSeconds": "long polling by default; give WaitTimeSeconds with each receive",
+    "RedriveAllowPolicy": "dead-letter queues",
+    "RedrivePolicy": "dead-letter queues",
+    "SqsManagedSseEnabled": "encryption at rest",
+    "VisibilityTimeout": "a visibility timeout of 0 seconds",
+    # Actions.
+    "AddPermission": "access policies on queues",
+    "CancelMessageMoveTask": "message move tasks",
+    "ListDeadLetterSourceQueues": "dead-letter queues",
+    "ListMessageMoveTasks": "message move tasks",
+    "ListQueueTags": "tags",
+    "RemovePermission": "access policies on queues",
+    "SetQueueAttributes": "changing attributes of a queue; use PUT /v1/queues/{queue}",
+    "StartMessageMoveTask": "message move tasks",
+    "TagQueue": "tags",
+    "UntagQueue": "tags",
+    # Parameters.
+    "Tags": "tags",
+    "MessageDeduplicationId": "FIFO queues",
+    "ReceiveRequestAttemptId": "FIFO queues",
+    # The other service.
+    "SNS": "topics and subscriptions",
+}
+"""What is asked for → what would have to be there."""
+
+
+def gap(asked: str) -> AwsError:
+    """The refusal of what is missing."""
+    return sqs("UnsupportedOperation", f"{asked} is not supported yet: it needs {GAPS[asked]}.")
+
+
+def sns_gap(asked: str) -> AwsError:
+    """The refusal of an action of SNS."""
+    return sns("InvalidParameterException", f"Invalid parameter: {asked} is not supported yet: it needs {GAPS['SNS']}.")

@@ -1,0 +1,270 @@
+"""Queues between SQS and the cluster: the attributes a queue may be given, and those it shows.
+
+Every attribute is text. What is checked is also brought into one form, so that equal attributes are equal texts: that
+is how `CreateQueue` tells whether it is asked for the queue that exists already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from api.aws.errors import AwsError, sqs
+from api.aws.gaps import gap
+from api.aws.names import is_fifo, is_queue_name, queue_arn, queue_of_arn
+from storage.operations import QueueInfo
+from storage.settings import SECOND_MS, QueueSettings, out_of_range
+
+INTEGERS: dict[str, tuple[int, int]] = {
+    "DelaySeconds": (0, 900),
+    "KmsDataKeyReusePeriodSeconds": (60, 86_400),
+    "MaximumMessageSize": (1024, 1024 * 1024),
+    "MessageRetentionPeriod": (60, 1_209_600),
+    "ReceiveMessageWaitTimeSeconds": (0, 20),
+    "VisibilityTimeout": (0, 43_200),
+}
+"""Attributes that are numbers, with the least and the most."""
+FLAGS = {"ContentBasedDeduplication", "FifoQueue", "SqsManagedSseEnabled"}
+CHOICES = {
+    "DeduplicationScope": ("queue", "messageGroup"),
+    "FifoThroughputLimit": ("perQueue", "perMessageGroupId"),
+}
+READ_ONLY = {
+    *("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed", "ApproximateNumberOfMessagesNotVisible"),
+    *("CreatedTimestamp", "LastModifiedTimestamp", "QueueArn"),
+}
+KNOWN = {*INTEGERS, *FLAGS, *CHOICES, *READ_ONLY, "KmsMasterKeyId", "Policy", "RedriveAllowPolicy", "RedrivePolicy"}
+
+TAGS_MAX = 50
+TAG_KEY_MAX, TAG_VALUE_MAX = 128, 256
+SOURCE_QUEUES_MAX = 10
+"""Queues that a RedriveAllowPolicy may name."""
+MAX_RECEIVES = (1, 1000)
+
+_INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
+_SETTINGS = {
+    "MaximumMessageSize": ("body_bytes_max", 1),
+    "MessageRetentionPeriod": ("retention_ms", SECOND_MS),
+    "VisibilityTimeout": ("lease_ms", SECOND_MS),
+}
+"""Attributes that are settings of the cluster's queues, and in what unit."""
+_DEFAULTS = {
+    "ContentBasedDeduplication": "false",
+    "DelaySeconds": "0",
+    "KmsDataKeyReusePeriodSeconds": "300",
+    "KmsMasterKeyId": "",
+    "Policy": "",
+    "ReceiveMessageWaitTimeSeconds": "0",
+    "RedriveAllowPolicy": "",
+    "RedrivePolicy": "",
+    "SqsManagedSseEnabled": "false",
+}
+"""What every queue has of the attributes that are no settings yet."""
+_NEW = QueueSettings(lease_ms=30_000, body_bytes_max=1024 * 1024, retention_ms=4 * 24 * 60 * 60 * SECOND_MS)
+"""A queue of SQS with no attributes given."""
+
+
+class RedrivePolicy(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Where messages go that were received too often."""
+
+    dead_letter_target_arn: str | None = None
+    max_receive_count: int | str | None = None
+
+
+class RedriveAllowPolicy(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Whose messages may come here."""
+
+    redrive_permission: str | None = None
+    source_queue_arns: list[str] | None = None
+
+
+# --- checking ---------------------------------------------------------------------------------------------------------
+
+
+def check_name(name: str, *, fifo: bool) -> None:
+    """Check the name of a queue to create. Raises `AwsError`."""
+    if fifo and not (is_queue_name(name) and is_fifo(name)):
+        raise _invalid_parameter(
+            "The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, "
+            "must end with .fifo suffix and be 1 to 80 in length"
+        )
+    if not fifo and (is_fifo(name) or not is_queue_name(name)):
+        raise _invalid_parameter("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
+
+
+def check_attributes(given: Mapping[str, str], *, fifo: bool) -> dict[str, str]:
+    """The attributes given for a queue, checked, and each in its one form. Raises `AwsError`."""
+    checked = {name: _checked(name, text, fifo) for name, text in given.items()}
+    if checked.get("FifoThroughputLimit") == "perMessageGroupId" and checked.get("DeduplicationScope") == "queue":
+        raise _invalid_value(
+            "The FifoThroughputLimit attribute can be set to perMessageGroupId only when the DeduplicationScope "
+            "attribute is set to messageGroup."
+        )
+    return checked
+
+
+def _checked(name: str, text: str, fifo: bool) -> str:
+    if name not in KNOWN or name in READ_ONLY:
+        raise sqs("InvalidAttributeName", f"Unknown Attribute {name[:100]}.")
+    if not fifo and name in CHOICES:
+        raise sqs("InvalidAttributeName", f"You can specify the {name} only when FifoQueue is set to true.")
+    if not fifo and name in ("FifoQueue", "ContentBasedDeduplication"):
+        raise sqs("InvalidAttributeName", f"Unknown Attribute {name}.")
+    if name in INTEGERS:
+        lowest, highest = INTEGERS[name]
+        if not _INTEGER.fullmatch(text) or not lowest <= int(text) <= highest:
+            raise _invalid_value(f"Invalid value for the parameter {name}.")
+        return str(int(text))
+    if name in FLAGS:
+        if text.lower() not in ("true", "false"):
+            raise _invalid_value(f"Invalid value for the parameter {name}.")
+        if name == "FifoQueue" and text.lower() == "false":
+            raise _invalid_value(
+                "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported."
+            )
+        return text.lower()
+    if name in CHOICES:
+        if text not in CHOICES[name]:
+            raise _invalid_value(f"Invalid value for the parameter {name}.")
+        return text
+    match name:
+        case "Policy":
+            return _policy(text)
+        case "RedrivePolicy":
+            return _redrive_policy(text)
+        case "RedriveAllowPolicy":
+            return _redrive_allow_policy(text)
+        case _:
+            return text
+
+
+def _policy(text: str) -> str:
+    """A policy is kept as it came, if it is a JSON object."""
+    if text and _read(text, dict[str, Any]) is None:
+        raise _invalid_value("Invalid value for the parameter Policy.")
+    return text
+
+
+def _redrive_policy(text: str) -> str:
+    if not text:
+        return ""
+    policy = _read(text, RedrivePolicy)
+    if policy is None:
+        raise _invalid_redrive(text, "Redrive policy is not a valid JSON map.")
+    if not policy.dead_letter_target_arn:
+        raise _invalid_redrive(text, "Redrive policy does not contain mandatory attribute: deadLetterTargetArn.")
+    if policy.max_receive_count is None:
+        raise _invalid_redrive(text, "Redrive policy does not contain mandatory attribute: maxReceiveCount.")
+    count, (lowest, highest) = str(policy.max_receive_count), MAX_RECEIVES
+    if not _INTEGER.fullmatch(count) or not lowest <= int(count) <= highest:
+        raise _invalid_redrive(
+            text, f"Invalid value for maxReceiveCount: {count[:20]}, valid values are from 1 to 1000 both inclusive."
+        )
+    queue = queue_of_arn(policy.dead_letter_target_arn)
+    if queue is None:
+        raise _invalid_redrive(text, "Invalid value for deadLetterTargetArn.")
+    return msgspec.json.encode(RedrivePolicy(queue_arn(queue), int(count))).decode()
+
+
+def _redrive_allow_policy(text: str) -> str:
+    if not text:
+        return ""
+    policy = _read(text, RedriveAllowPolicy)
+    named = None if policy is None else policy.source_queue_arns
+    if (
+        policy is None
+        or policy.redrive_permission not in ("allowAll", "denyAll", "byQueue")
+        or (policy.redrive_permission == "byQueue") != bool(named)
+        or len(named or ()) > SOURCE_QUEUES_MAX
+        or None in map(queue_of_arn, named or ())
+    ):
+        raise _invalid_parameter(
+            f"Value {text[:200]} for parameter RedriveAllowPolicy is invalid. Reason: Amazon SQS can't create the "
+            "redrive allow policy, as it's in an unsupported format."
+        )
+    return msgspec.json.encode(policy).decode()
+
+
+def _read(text: str, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def check_tags(tags: Mapping[str, str], queue: str) -> None:
+    """Check the tags of a queue. Raises `AwsError`."""
+    if len(tags) > TAGS_MAX:
+        raise _invalid_parameter(f"Too many tags added for queue {queue}.")
+    for key, value in tags.items():
+        if not 1 <= len(key) <= TAG_KEY_MAX:
+            raise _invalid_parameter("Tag keys must be between 1 and 128 characters in length.")
+        if len(value) > TAG_VALUE_MAX:
+            raise _invalid_parameter("Tag values must be between 0 and 256 characters in length.")
+        if key.lower().startswith("aws:"):
+            raise _invalid_parameter("Tag keys beginning with 'aws:' are reserved for internal use.")
+
+
+def _invalid_parameter(message: str) -> AwsError:
+    return sqs("InvalidParameterValueException", message)
+
+
+def _invalid_value(message: str) -> AwsError:
+    return sqs("InvalidAttributeValue", message)
+
+
+def _invalid_redrive(text: str, reason: str) -> AwsError:
+    return _invalid_parameter(f"Value {text[:200]} for parameter RedrivePolicy is invalid. Reason: {reason}")
+
+
+# --- the cluster's settings -------------------------------------------------------------------------------------------
+
+
+def settings_of(checked: Mapping[str, str]) -> QueueSettings:
+    """The settings of a queue that is created with these attributes. Raises `AwsError` for what is missing yet."""
+    changes: dict[str, int] = {}
+    for name, text in checked.items():
+        if name in _SETTINGS:
+            setting, unit = _SETTINGS[name]
+            changes[setting] = int(text) * unit
+        elif text != _DEFAULTS.get(name):
+            raise gap(name)
+    settings = msgspec.structs.replace(_NEW, **changes)
+    wrong = out_of_range(settings)
+    if wrong is not None:
+        raise gap(next(name for name, (setting, _) in _SETTINGS.items() if setting == wrong[0]))
+    return settings
+
+
+def shown(info: QueueInfo) -> dict[str, str]:
+    """All attributes of a queue, as SQS shows them."""
+    created = str(info.created_ms // SECOND_MS)
+    return {
+        "QueueArn": queue_arn(info.queue),
+        "ApproximateNumberOfMessages": str(info.ready),
+        "ApproximateNumberOfMessagesNotVisible": str(info.leased),
+        "ApproximateNumberOfMessagesDelayed": str(info.delayed),
+        "CreatedTimestamp": created,
+        "LastModifiedTimestamp": created,
+        **{name: str(getattr(info.settings, setting) // unit) for name, (setting, unit) in _SETTINGS.items()},
+        **{name: _DEFAULTS[name] for name in ("DelaySeconds", "ReceiveMessageWaitTimeSeconds", "SqsManagedSseEnabled")},
+    }
+
+
+def chosen(names: list[str], attributes: Mapping[str, str]) -> dict[str, str]:
+    """The attributes that were asked for. Raises `AwsError` for what is none."""
+    if "All" in names:
+        return dict(attributes)
+    for name in names:
+        if name not in KNOWN:
+            raise sqs("InvalidAttributeName", f"Unknown Attribute {name[:100]}.")
+    return {name: attributes[name] for name in names if name in attributes}
+
+
+def difference(given: Mapping[str, str], info: QueueInfo) -> str | None:
+    """The first attribute given that the queue has otherwise, or None."""
+    own = {**_DEFAULTS, **shown(info)}
+    return next((name for name, text in given.items() if own.get(name) != text), None)

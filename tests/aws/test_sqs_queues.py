@@ -1,0 +1,452 @@
+"""Queues of SQS: their names and URLs, what they may be told, and what they show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.aws import names, sqs_queues
+from api.aws.errors import AwsError
+from api.aws.gaps import GAPS
+from api.aws.sqs_queues import check_attributes, check_name, check_tags
+from storage import codes
+from storage.operations import GetQueue, QueueInfo, Refused
+from storage.settings import QueueSettings
+from tests.aws.asking import Caller, refused
+
+ARN = "arn:aws:sqs:eu-west-1:123456789012:"
+
+
+def refusal(act: Callable[[], object]) -> tuple[str, str]:
+    with pytest.raises(AwsError) as refused:
+        act()
+    return refused.value.code, refused.value.message
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a", "A-b_9", "x" * 80])
+def test_names_of_queues(name: str) -> None:
+    check_name(name, fifo=False)
+    check_name(name[:75] + ".fifo", fifo=True)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a b", "ü", "x" * 81, "a\n", "a/b", "q.fifo", ".fifo"])
+def test_what_is_no_name_of_a_queue(name: str) -> None:
+    said = "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
+    assert refusal(lambda: check_name(name, fifo=False)) == ("InvalidParameterValue", said)
+
+
+@pytest.mark.parametrize("name", ["", "q", "x" * 76 + ".fifo", "a b.fifo", "q.fifo.fifo", ".fifo"])
+def test_what_is_no_name_of_a_fifo_queue(name: str) -> None:
+    code, said = refusal(lambda: check_name(name, fifo=True))
+    assert code == "InvalidParameterValue"
+    assert said.startswith("The name of a FIFO queue can only include")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:7700/000000000000/jobs",
+        "https://sqs.us-east-1.amazonaws.com/123456789012/jobs",
+        "http://[::1]:7700/queue/eu-west-1/000000000000/jobs/",
+        "http://any/prefix/jobs?x=y",
+        "/000000000000/jobs",
+        "jobs",
+    ],
+)
+def test_the_last_element_of_a_url_is_the_queue(url: str) -> None:
+    assert names.queue_of_url(url) == "jobs"
+    assert names.queue_of_url(names.queue_url("http://a:1", "q.fifo")) == "q.fifo"
+
+
+@pytest.mark.parametrize("url", ["", "/", "http://127.0.0.1:7700/", "http://a/0/a b", "http://a/0/" + "x" * 81])
+def test_a_url_without_a_queue_is_of_none_that_exists(url: str) -> None:
+    assert refusal(lambda: names.queue_of_url(url))[0] == "AWS.SimpleQueueService.NonExistentQueue"
+
+
+def test_arns() -> None:
+    assert names.queue_of_arn(names.queue_arn("jobs")) == "jobs"
+    assert names.queue_of_arn("arn:aws-cn:sqs:cn-north-1:123456789012:q.fifo") == "q.fifo"
+    for other in (
+        "",
+        "jobs",
+        "arn:aws:sns:us-east-1:1:t",
+        "arn:aws:sqs:us-east-1:1:",
+        "arn:aws:sqs:a:1:b:c",
+        ARN + "a b",
+    ):
+        assert names.queue_of_arn(other) is None
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:7700", "[::1]:7700", "queue.example.com", "a_b:1"])
+def test_hosts(host: str) -> None:
+    assert names.is_host(host)
+
+
+@pytest.mark.parametrize("host", ["", "a b", "a/b", 'a"><', "a:b", "a:1:2", "[::1", "x" * 254, "a@b", "ü"])
+def test_what_is_no_host(host: str) -> None:
+    assert not names.is_host(host)
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest"),
+    [
+        ("VisibilityTimeout", 0, 43200),
+        ("DelaySeconds", 0, 900),
+        ("MaximumMessageSize", 1024, 1048576),
+        ("MessageRetentionPeriod", 60, 1209600),
+        ("ReceiveMessageWaitTimeSeconds", 0, 20),
+        ("KmsDataKeyReusePeriodSeconds", 60, 86400),
+    ],
+)
+def test_numbers_have_their_range(name: str, lowest: int, highest: int) -> None:
+    for fine in (lowest, highest):
+        assert check_attributes({name: str(fine)}, fifo=False) == {name: str(fine)}
+    assert check_attributes({name: f"+0{highest}"}, fifo=True) == {name: str(highest)}
+    for wrong in (str(lowest - 1), str(highest + 1), "", "x", "1.0", " 60", "60 ", "1e2", "٦٠", "9" * 30):
+        said = f"Invalid value for the parameter {name}."
+        assert refusal(lambda wrong=wrong: check_attributes({name: wrong}, fifo=False)) == (
+            "InvalidAttributeValue",
+            said,
+        )
+
+
+def test_every_number_is_covered_above() -> None:
+    assert len(sqs_queues.INTEGERS) == 6
+
+
+@pytest.mark.parametrize(
+    ("given", "fifo", "code", "said"),
+    [
+        ({"Nope": "1"}, False, "InvalidAttributeName", "Unknown Attribute Nope."),
+        ({"All": "1"}, False, "InvalidAttributeName", "Unknown Attribute All."),
+        *(
+            ({name: "1"}, True, "InvalidAttributeName", f"Unknown Attribute {name}.")
+            for name in sorted(sqs_queues.READ_ONLY)
+        ),
+        ({"FifoQueue": "true"}, False, "InvalidAttributeName", "Unknown Attribute FifoQueue."),
+        ({"FifoQueue": "false"}, False, "InvalidAttributeName", "Unknown Attribute FifoQueue."),
+        (
+            {"ContentBasedDeduplication": "true"},
+            False,
+            "InvalidAttributeName",
+            "Unknown Attribute ContentBasedDeduplication.",
+        ),
+        (
+            {"DeduplicationScope": "queue"},
+            False,
+            "InvalidAttributeName",
+            "You can specify the DeduplicationScope only when FifoQueue is set to true.",
+        ),
+        (
+            {"FifoThroughputLimit": "perQueue"},
+            False,
+            "InvalidAttributeName",
+            "You can specify the FifoThroughputLimit only when FifoQueue is set to true.",
+        ),
+        (
+            {"FifoQueue": "false"},
+            True,
+            "InvalidAttributeValue",
+            "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported.",
+        ),
+        ({"FifoQueue": "1"}, True, "InvalidAttributeValue", "Invalid value for the parameter FifoQueue."),
+        (
+            {"DeduplicationScope": "x"},
+            True,
+            "InvalidAttributeValue",
+            "Invalid value for the parameter DeduplicationScope.",
+        ),
+        (
+            {"FifoThroughputLimit": ""},
+            True,
+            "InvalidAttributeValue",
+            "Invalid value for the parameter FifoThroughputLimit.",
+        ),
+        ({"SqsManagedSseEnabled": "yes"}, False, "InvalidAttributeValue", "for the parameter SqsManagedSseEnabled."),
+        (
+            {"FifoThroughputLimit": "perMessageGroupId", "DeduplicationScope": "queue"},
+            True,
+            "InvalidAttributeValue",
+            "can be set to perMessageGroupId only when the DeduplicationScope attribute is set to messageGroup.",
+        ),
+        ({"Policy": "x"}, False, "InvalidAttributeValue", "Invalid value for the parameter Policy."),
+        ({"Policy": "[]"}, False, "InvalidAttributeValue", "Invalid value for the parameter Policy."),
+        ({"RedrivePolicy": "x"}, False, "InvalidParameterValue", "Redrive policy is not a valid JSON map."),
+        ({"RedrivePolicy": "[]"}, False, "InvalidParameterValue", "Redrive policy is not a valid JSON map."),
+        (
+            {"RedrivePolicy": '{"maxReceiveCount": 1}'},
+            False,
+            "InvalidParameterValue",
+            "Redrive policy does not contain mandatory attribute: deadLetterTargetArn.",
+        ),
+        (
+            {"RedrivePolicy": f'{{"deadLetterTargetArn": "{ARN}q"}}'},
+            False,
+            "InvalidParameterValue",
+            "Redrive policy does not contain mandatory attribute: maxReceiveCount.",
+        ),
+        *(
+            (
+                {"RedrivePolicy": f'{{"deadLetterTargetArn": "{ARN}q", "maxReceiveCount": {count}}}'},
+                False,
+                "InvalidParameterValue",
+                "valid values are from 1 to 1000 both inclusive.",
+            )
+            for count in ("0", "1001", '"0"', '"x"', "-1")
+        ),
+        (
+            {"RedrivePolicy": '{"deadLetterTargetArn": "q", "maxReceiveCount": 1}'},
+            False,
+            "InvalidParameterValue",
+            "Invalid value for deadLetterTargetArn.",
+        ),
+        *(
+            ({"RedriveAllowPolicy": text}, False, "InvalidParameterValue", "it's in an unsupported format.")
+            for text in (
+                "x",
+                "{}",
+                '{"redrivePermission": "some"}',
+                '{"redrivePermission": "byQueue"}',
+                '{"redrivePermission": "byQueue", "sourceQueueArns": ["q"]}',
+                f'{{"redrivePermission": "allowAll", "sourceQueueArns": ["{ARN}q"]}}',
+                f'{{"redrivePermission": "byQueue", "sourceQueueArns": {json.dumps([ARN + "q"] * 11)}}}',
+            )
+        ),
+    ],
+)
+def test_attributes_that_are_refused(given: dict[str, str], fifo: bool, code: str, said: str) -> None:
+    found = refusal(lambda: check_attributes(given, fifo=fifo))
+    assert found[0] == code
+    assert said in found[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "checked"),
+    [
+        (
+            {"FifoQueue": "TRUE", "ContentBasedDeduplication": "False"},
+            {"FifoQueue": "true", "ContentBasedDeduplication": "false"},
+        ),
+        (
+            {"FifoThroughputLimit": "perMessageGroupId", "DeduplicationScope": "messageGroup"},
+            {"FifoThroughputLimit": "perMessageGroupId", "DeduplicationScope": "messageGroup"},
+        ),
+        (
+            {"Policy": "", "RedrivePolicy": "", "RedriveAllowPolicy": ""},
+            {"Policy": "", "RedrivePolicy": "", "RedriveAllowPolicy": ""},
+        ),
+        ({"Policy": '{"Version": "2012-10-17"}'}, {"Policy": '{"Version": "2012-10-17"}'}),
+        ({"KmsMasterKeyId": "alias/aws/sqs"}, {"KmsMasterKeyId": "alias/aws/sqs"}),
+        *(
+            (
+                {"RedrivePolicy": f'{{"maxReceiveCount": {count}, "deadLetterTargetArn": "{ARN}dead"}}'},
+                {
+                    "RedrivePolicy": '{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead",'
+                    '"maxReceiveCount":5}'
+                },
+            )
+            for count in ("5", '"5"')
+        ),
+        (
+            {"RedriveAllowPolicy": '{ "redrivePermission": "denyAll" }'},
+            {"RedriveAllowPolicy": '{"redrivePermission":"denyAll"}'},
+        ),
+    ],
+)
+def test_attributes_have_one_form(given: dict[str, str], checked: dict[str, str]) -> None:
+    assert check_attributes(given, fifo=True) == checked
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(sqs_queues.KNOWN)) | st.text(max_size=5), st.text(max_size=30), max_size=3),
+    st.booleans(),
+)
+def test_any_attributes_are_refused_or_have_a_form_that_stays(given: dict[str, str], fifo: bool) -> None:
+    try:
+        checked = check_attributes(given, fifo=fifo)
+    except AwsError:
+        return
+    assert check_attributes(checked, fifo=fifo) == checked
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({f"k{number}": "" for number in range(51)}, "Too many tags added for queue jobs."),
+        ({"": "a"}, "Tag keys must be between 1 and 128 characters in length."),
+        ({"a" * 129: "a"}, "Tag keys must be between 1 and 128 characters in length."),
+        ({"a": "a" * 257}, "Tag values must be between 0 and 256 characters in length."),
+        ({"AWS:a": "a"}, "Tag keys beginning with 'aws:' are reserved for internal use."),
+    ],
+)
+def test_tags_have_limits(tags: dict[str, str], said: str) -> None:
+    check_tags({"a" * 128: "b" * 256, **{f"k{number}": "" for number in range(49)}}, "jobs")
+    assert refusal(lambda: check_tags(tags, "jobs")) == ("InvalidParameterValue", said)
+
+
+# --- what a queue shows -----------------------------------------------------------------------------------------------
+
+
+def test_a_queue_of_the_native_api_is_shown_with_whole_seconds() -> None:
+    settings = QueueSettings(lease_ms=1999, body_bytes_max=7, retention_ms=60_999)
+    shown = sqs_queues.shown(QueueInfo("q", settings, 1_700_000_000_999, 1, 2, 3, 4))
+    assert shown == {
+        "QueueArn": "arn:aws:sqs:us-east-1:000000000000:q",
+        "ApproximateNumberOfMessages": "1",
+        "ApproximateNumberOfMessagesNotVisible": "2",
+        "ApproximateNumberOfMessagesDelayed": "3",
+        "CreatedTimestamp": "1700000000",
+        "LastModifiedTimestamp": "1700000000",
+        "VisibilityTimeout": "1",
+        "MaximumMessageSize": "7",
+        "MessageRetentionPeriod": "60",
+        "DelaySeconds": "0",
+        "ReceiveMessageWaitTimeSeconds": "0",
+        "SqsManagedSseEnabled": "false",
+    }
+
+
+async def test_a_new_queue_has_the_attributes_of_sqs(sqs: Caller) -> None:
+    url = (await sqs("GetQueueUrl", QueueName="jobs"))["QueueUrl"]
+    assert url == f"http://127.0.0.1:{sqs.gateway.port}/000000000000/jobs"
+    shown = (await sqs("GetQueueAttributes", QueueUrl=url, AttributeNames=["All"]))["Attributes"]
+    assert (shown["VisibilityTimeout"], shown["MaximumMessageSize"], shown["MessageRetentionPeriod"]) == (
+        "30",
+        "1048576",
+        "345600",
+    )
+    few = await sqs("GetQueueAttributes", QueueUrl=url, AttributeNames=["QueueArn", "Policy", "FifoQueue"])
+    assert few["Attributes"] == {"QueueArn": "arn:aws:sqs:us-east-1:000000000000:jobs"}
+    assert (await sqs("GetQueueAttributes", QueueUrl=url)).get("Attributes", {}) == {}
+    assert (await refused(sqs, "GetQueueAttributes", QueueUrl=url, AttributeNames=["Nope"]))[1:] == (
+        "InvalidAttributeName",
+        "Unknown Attribute Nope.",
+    )
+
+
+async def test_a_queue_is_created_once_and_found_again_if_it_is_as_asked(sqs: Caller) -> None:
+    given = {"VisibilityTimeout": "60", "MessageRetentionPeriod": "3600", "DelaySeconds": "0", "Policy": ""}
+    url = (await sqs("CreateQueue", QueueName="new", Attributes=given))["QueueUrl"]
+    assert (await sqs("CreateQueue", QueueName="new", Attributes={"VisibilityTimeout": "060"}))["QueueUrl"] == url
+    assert (await sqs("CreateQueue", QueueName="new"))["QueueUrl"] == url
+    assert await refused(sqs, "CreateQueue", QueueName="new", Attributes={"VisibilityTimeout": "61"}) == (
+        400,
+        "QueueAlreadyExists",
+        "A queue already exists with the same name and a different value for attribute VisibilityTimeout",
+    )
+    shown = (await sqs("GetQueueAttributes", QueueUrl=url, AttributeNames=["All"]))["Attributes"]
+    assert (shown["VisibilityTimeout"], shown["MessageRetentionPeriod"]) == ("60", "3600")
+
+
+async def test_a_queue_is_not_created_when_it_is_not_known_whether_it_is_there(sqs: Caller) -> None:
+    sqs.gateway.client.refuses_with = Refused(codes.STALE_OPERATION)
+    assert (await refused(sqs, "CreateQueue", QueueName="new"))[:2] == (503, "ServiceUnavailable")
+    assert sqs.gateway.client.asked[-1] == GetQueue("new")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(GAPS) & sqs_queues.KNOWN - {"FifoQueue", "ContentBasedDeduplication", "VisibilityTimeout"})
+)
+async def test_attributes_that_are_missing_yet_say_so(sqs_json: Caller, name: str) -> None:
+    values = {
+        "DelaySeconds": "1",
+        "KmsDataKeyReusePeriodSeconds": "60",
+        "KmsMasterKeyId": "x",
+        "Policy": "{}",
+        "ReceiveMessageWaitTimeSeconds": "1",
+        "RedriveAllowPolicy": '{"redrivePermission":"allowAll"}',
+        "RedrivePolicy": f'{{"deadLetterTargetArn": "{ARN}q", "maxReceiveCount": 1}}',
+        "SqsManagedSseEnabled": "true",
+    }
+    if name in sqs_queues.CHOICES:
+        asked = {"QueueName": "new.fifo", "Attributes": {name: sqs_queues.CHOICES[name][0], "FifoQueue": "true"}}
+    else:
+        asked = {"QueueName": "new", "Attributes": {name: values[name]}}
+    assert await refused(sqs_json, "CreateQueue", **asked) == (
+        400,
+        "AWS.SimpleQueueService.UnsupportedOperation",
+        f"{name} is not supported yet: it needs {GAPS[name]}.",
+    )
+    assert (await sqs_json("ListQueues"))["QueueUrls"] == [
+        f"http://127.0.0.1:{sqs_json.gateway.port}/000000000000/jobs"
+    ]
+
+
+async def test_more_that_is_missing_yet(sqs: Caller) -> None:
+    for asked, what in (
+        ({"QueueName": "q.fifo", "Attributes": {"FifoQueue": "true"}}, "FifoQueue"),
+        ({"QueueName": "q", "Attributes": {"VisibilityTimeout": "0"}}, "VisibilityTimeout"),
+        ({"QueueName": "q", "tags": {"a": "b"}}, "Tags"),
+    ):
+        assert (await refused(sqs, "CreateQueue", **asked))[2].startswith(f"{what} is not supported yet")
+
+
+async def test_queues_are_listed_by_the_beginning_of_their_name_page_by_page(sqs: Caller) -> None:
+    for name in ("a", "ab", "ab-1", "ab_2", "abz", "b", "aa", "AB"):
+        await sqs("CreateQueue", QueueName=name)
+
+    async def listed(**asked: object) -> tuple[list[str], str | None]:
+        page = await sqs("ListQueues", **asked)
+        return [url.rpartition("/")[2] for url in page.get("QueueUrls", [])], page.get("NextToken")
+
+    assert await listed() == (["AB", "a", "aa", "ab", "ab-1", "ab_2", "abz", "b", "jobs"], None)
+    assert await listed(QueueNamePrefix="ab") == (["ab", "ab-1", "ab_2", "abz"], None)
+    for nothing in ("abc", "é", "a b", "\x00", "z", "."):
+        assert await listed(QueueNamePrefix=nothing) == ([], None)
+    found: list[str] = []
+    token: dict[str, object] = {}
+    for _ in range(10):
+        page, after = await listed(QueueNamePrefix="a", MaxResults=2, **token)
+        found += page
+        if after is None:
+            break
+        token = {"NextToken": after}
+    assert found == ["a", "aa", "ab", "ab-1", "ab_2", "abz"]
+    assert (await listed(MaxResults=9))[1] is None
+    assert (await listed(QueueNamePrefix="b", MaxResults=1))[0] == ["b"]  # however many begin with an a
+    for wrong in (0, 1001, -1):
+        assert (await refused(sqs, "ListQueues", MaxResults=wrong))[1] == "InvalidParameterValue"
+    assert (await refused(sqs, "ListQueues", NextToken="é"))[1] == "InvalidParameterValue"
+
+
+async def test_a_queue_that_is_not_there_is_told_by_every_action(sqs: Caller) -> None:
+    words = "The specified queue does not exist" + ("." if sqs.in_json else " for this wsdl version.")
+    missing = (400, "AWS.SimpleQueueService.NonExistentQueue", words)
+    handle = "1" + "0" * 15 + "1" + "1"
+    for url in ("http://a/0/nope", "http://a/0/no such queue", ""):
+        for action, asked in {
+            "GetQueueAttributes": {},
+            "PurgeQueue": {},
+            "DeleteQueue": {},
+            "SendMessage": {"MessageBody": "a"},
+            "SendMessageBatch": {"Entries": [{"Id": "a", "MessageBody": "a"}]},
+            "ReceiveMessage": {},
+            "DeleteMessage": {"ReceiptHandle": handle},
+            "DeleteMessageBatch": {"Entries": [{"Id": "a", "ReceiptHandle": handle}]},
+            "ChangeMessageVisibility": {"ReceiptHandle": handle, "VisibilityTimeout": 1},
+            "ChangeMessageVisibilityBatch": {"Entries": [{"Id": "a", "ReceiptHandle": handle, "VisibilityTimeout": 1}]},
+        }.items():
+            assert await refused(sqs, action, QueueUrl=url, **asked) == missing, action
+    for name in ("nope", "no such queue", ""):
+        assert await refused(sqs, "GetQueueUrl", QueueName=name) == missing
+
+
+async def test_queues_are_purged_and_deleted_at_once_and_again(sqs: Caller) -> None:
+    for _ in range(2):
+        await sqs("SendMessage", QueueUrl="jobs", MessageBody="a")
+        await sqs("PurgeQueue", QueueUrl="jobs")
+        assert await sqs("ReceiveMessage", QueueUrl="jobs") == {}
+    for _ in range(2):
+        await sqs("DeleteQueue", QueueUrl="jobs")
+        assert (await refused(sqs, "GetQueueUrl", QueueName="jobs"))[0] == 400
+        await sqs("CreateQueue", QueueName="jobs")
