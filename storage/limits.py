@@ -113,3 +113,9 @@ TRANSACTION_STEPS_MAX = 100
 
 TIME_END_MS = 2**52
 """Cluster times that can be asked for are before it (about the year 144,000): sums of them stay exact everywhere."""
+
+SCHEDULE_EVERY_MS_MIN = 1000
+"""The shortest interval of a schedule: what is needed more often is a worker's loop."""
+
+SCHEDULE_EVERY_MS_MAX = 366 * 24 * 60 * 60 * 1000
+"""The longest interval of a schedule: a year."""
