@@ -24,7 +24,7 @@ from storage.limits import FILTER_BODY_BYTES_MAX, FILTER_BODY_DIGITS_MAX, FILTER
 Fields = Mapping[str, Any]
 """Names and values of one message."""
 
-_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 _NUMBER_CHARACTERS_MAX = FILTER_BODY_DIGITS_MAX
 _BRACKETS = b"{[}]"
 _BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in _BRACKETS)
@@ -33,8 +33,16 @@ _DIGITS_AS_ZERO = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for 
 _TOO_MANY_DIGITS = b"0" * (FILTER_BODY_DIGITS_MAX + 1)
 
 
+class _Told(msgspec.Struct, array_like=True):
+    type: str
+    text: str | None = None
+
+
 class _Properties(msgspec.Struct):
+    """What counts here of a message's properties: attributes, and what SQS's types say of them."""
+
     a: dict[str, Any] = {}
+    t: dict[str, _Told] = {}
 
 
 def _decimal(text: str) -> Decimal:
@@ -48,13 +56,34 @@ _decode_json = msgspec.json.Decoder(float_hook=_decimal).decode
 
 
 def attribute_fields(properties: bytes | memoryview) -> Fields:
-    """The attributes in a message's encoded properties; none if these are empty or cannot be read."""
+    """The attributes in a message's encoded properties; none if these are empty or cannot be read.
+
+    As in SNS, a String.Array is its elements, or none if it is no JSON, a Number is exact, and bytes do not exist for
+    filters. What else stands after a dot in a type is a label.
+    """
     if not properties:
         return {}
     try:
-        return _decode_properties(properties).a
+        found = _decode_properties(properties)
     except msgspec.DecodeError:
         return {}
+    fields = found.a
+    if bytes in map(type, fields.values()):
+        fields = {name: value for name, value in fields.items() if type(value) is not bytes}
+    for name, told in found.t.items():
+        text = told.text or fields.get(name)
+        if type(text) is not str:
+            continue
+        if told.type == "String.Array":
+            fields[name] = _elements(text)
+        elif told.type.startswith("Number") and (exactly := number(text)) is not None:
+            fields[name] = exactly
+    return fields
+
+
+def _elements(text: str) -> list[Any]:
+    found = _json(text.encode("utf-8", "replace"))
+    return found if type(found) is list else []
 
 
 def body_fields(body: bytes | memoryview) -> Fields | None:
@@ -89,29 +118,6 @@ def without_texts(data: bytes) -> bytes:
 def nesting(bare: bytes) -> int:
     """How many objects and arrays stand within each other, in JSON `without_texts`."""
     return max(accumulate(map(_STEPS.__getitem__, bare.translate(None, _BUT_BRACKETS))), default=0)
-
-
-def typed_fields(attributes: Mapping[str, tuple[str, str]]) -> Fields:
-    """Fields of SQS or SNS message attributes, given as name → (DataType, StringValue).
-
-    What stands after a dot in a type is a label, but for String.Array. As in SNS, Number is a number, an array is its
-    elements, or none if it is no JSON, and Binary does not exist for filters. A Number that is none is text.
-    """
-    fields: dict[str, Any] = {}
-    for name, (data_type, text) in attributes.items():
-        if data_type == "String.Array":
-            fields[name] = _elements(text)
-        elif data_type.partition(".")[0] == "Number":
-            found = number(text)
-            fields[name] = text if found is None else found
-        elif data_type.partition(".")[0] == "String":
-            fields[name] = text
-    return fields
-
-
-def _elements(text: str) -> list[Any]:
-    found = _json(text.encode("utf-8", "replace"))
-    return found if type(found) is list else []
 
 
 def number(text: str) -> int | Decimal | None:

@@ -1,9 +1,11 @@
 """When schedules fire: stories around changes of the clocks, and beside a walk through every minute."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -27,6 +29,19 @@ def runs(cron: str, zone: str, after: str, count: int) -> list[str]:
     return [
         f"{datetime.fromtimestamp(at / 1000, found.zone):%m-%d %H:%M%z}" for at in next_runs(found, ms(after), count)
     ]
+
+
+def test_the_page_is_true() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "schedules.md").read_text()
+    rows = re.findall(r"^\| `(.+?)` \| (\S+) \| (.+?) \| (.+?) \|$", page, re.M)
+    assert len(rows) == 7
+    for cron, zone, after, fires in rows:
+        found = parse_cron(cron, zone)
+        start_ms = int(datetime.fromisoformat(after).replace(tzinfo=found.zone).timestamp() * 1000)
+        expected = fires.split(", ")
+        times = [datetime.fromtimestamp(at / 1000, found.zone) for at in next_runs(found, start_ms, len(expected))]
+        assert [f"{time:%Y-%m-%d %H:%M%z}" for time in times] == expected
+    assert f"from {SCHEDULE_EVERY_MS_MIN} (a second) to {SCHEDULE_EVERY_MS_MAX} (a year)" in page
 
 
 # --- clocks put forward -----------------------------------------------------------------------------------------------
