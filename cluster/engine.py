@@ -91,7 +91,7 @@ class Engine(Elections):
         observe: Callable[[int], None] = lambda clock_ms: None,
         wall_ms: Callable[[], int] = lambda: 0,
         room_ok: Callable[[], bool] = lambda: True,
-        heard: Callable[[str, int, bool], None] = lambda node, wall_ms, room_ok: None,
+        heard: Callable[[str, int, int, bool], None] = lambda node, wall_ms, clock_ms, room_ok: None,
         cluster: str = "",
     ) -> None:
         """Stand where the store says. No transaction may be open: this takes one of its own.
@@ -104,7 +104,8 @@ class Engine(Elections):
         monotonic, rng: time in seconds and chance.
         on_dropped(index): an own proposal will never be committed.
         stamp() → observe(clock_ms): the leader's cluster time, told to followers with every append.
-        wall_ms(), room_ok() → heard(node, wall_ms, room_ok): a follower's facts, told to the leader with every answer.
+        wall_ms(), stamp(), room_ok() → heard(node, wall_ms, clock_ms, room_ok): a follower's facts, told to the leader
+            with every answer.
         cluster: the cluster's identity, for the record of the first change.
         """
         founders = configured(members, cluster)
@@ -423,6 +424,7 @@ class Engine(Elections):
             self._wall_ms(),
             self._room_ok(),
             self._standing.counts,
+            self._stamp(),
         )
         self._send(peer.id, answer)
 
@@ -522,7 +524,7 @@ class Engine(Elections):
             matches[peer] = max(matches[peer], message.match_index) if message.counts else 0
             if message.counts:
                 self._SyncObj__lastResponseTime[peer] = now_s
-        self._heard(peer.id, message.wall_ms, message.room_ok)
+        self._heard(peer.id, message.wall_ms, message.clock_ms, message.room_ok)
 
     def _consider_welcome(self, peer: Node, follower: Follower) -> None:
         """`peer` says that its word does not count. See `cluster.standing` for when it does again."""

@@ -19,8 +19,8 @@ class Append(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """The leader's entries after `prev_index`, perhaps none (a heartbeat). → `Appended`.
 
     Urgent: an entry counts for its leader only when it is durable there, and a term only leads once it is.
-    `prev_index` 0 precedes everything and always matches. `clock_ms` is the leader's cluster time, `echo` its monotonic
-    clock (seconds), which comes back in the answer.
+    `prev_index` 0 precedes everything and always matches. `clock_ms` is the leader's cluster time (0: unknown), `echo`
+    its monotonic clock (seconds), which comes back in the answer.
     """
 
     urgent: ClassVar[bool] = True
@@ -39,6 +39,7 @@ class Appended(msgspec.Struct, array_like=True, frozen=True, tag=2):
     ok: every entry up to `match_index` is durable here and the same as the leader's.
     not ok: the entry before was another one; the leader may go on at `next_index`.
     counts: this replica's word may count towards a majority (see `cluster.engine`, on unborn replicas).
+    wall_ms, clock_ms: its wall clock, and the cluster time it has come to (0: unknown).
     """
 
     urgent: ClassVar[bool] = False
@@ -51,6 +52,7 @@ class Appended(msgspec.Struct, array_like=True, frozen=True, tag=2):
     wall_ms: int
     room_ok: bool
     counts: bool
+    clock_ms: int = 0
 
 
 class PreVote(msgspec.Struct, array_like=True, frozen=True, tag=3):

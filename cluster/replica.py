@@ -112,7 +112,7 @@ class Replica:
             monotonic=monotonic,
             rng=rng,
             tuning=tuning,
-            stamp=self.clock.now_ms,
+            stamp=self.clock.stamp_ms,
             observe=self.clock.observe,
             wall_ms=wall_ms,
             room_ok=lambda: self.room_ok,
@@ -381,8 +381,11 @@ class Replica:
     def _has_room(self) -> bool:
         return self.room_ok and 1 + sum(self._rooms.values()) >= self._majority
 
-    def _heard(self, node: str, wall_ms: int, room_ok: bool) -> None:
+    def _heard(self, node: str, wall_ms: int, clock_ms: int, room_ok: bool) -> None:
         self.clock.hear(node, wall_ms)
+        if self.engine.confirmed_since() == -inf:
+            # Nothing is stamped before a majority has confirmed, so this hears how far a majority has come.
+            self.clock.catch_up(clock_ms)
         self._rooms[node] = room_ok
 
     # --- what leaves --------------------------------------------------------------------------------------------------

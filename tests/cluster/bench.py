@@ -27,7 +27,7 @@ class Bench:
         self.sent: list[tuple[str, Message]] = []
         self.applied: list[tuple[int, int, str]] = []
         self.dropped: list[int] = []
-        self.heard: list[tuple[str, int, bool]] = []
+        self.heard: list[tuple[str, int, int, bool]] = []
         self.engine = Engine(
             "a",
             members,
@@ -38,7 +38,7 @@ class Bench:
             rng=random.Random(1),
             tuning=tuning,
             on_dropped=self.dropped.append,
-            heard=lambda node, wall_ms, room_ok: self.heard.append((node, wall_ms, room_ok)),
+            heard=lambda node, wall_ms, clock_ms, room_ok: self.heard.append((node, wall_ms, clock_ms, room_ok)),
         )
 
     def connect(self, *nodes: str, born: bool = False) -> None:

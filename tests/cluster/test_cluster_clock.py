@@ -123,3 +123,46 @@ def test_cluster_time_never_runs_back_and_comes_nearer_by_one_in_a_hundred() -> 
     passed_ms = (trio.now_s - 1000.0) * 1000
     assert clock.now_ms() - START_MS == pytest.approx(passed_ms - 10_000 * SLEW, abs=20)
     assert followers
+
+
+def test_a_leader_that_does_not_know_the_time_tells_nobody() -> None:
+    """Its followers would believe that it is 1970, and go on from there when it dies."""
+    now_s = 5.0
+    leader, follower = ClusterClock(lambda: now_s), ClusterClock(lambda: now_s)
+    now_s += 1.0
+    follower.observe(leader.stamp_ms())
+    assert not follower.anchored
+    leader.hear("a", START_MS)
+    leader.steer(1, 0)
+    follower.observe(leader.stamp_ms())
+    assert follower.now_ms() == leader.now_ms() == START_MS
+
+
+def test_stamps_that_were_long_on_their_way_do_not_hold_a_clock_back() -> None:
+    now_s = 0.0
+    clock = ClusterClock(lambda: now_s)
+    clock.observe(START_MS)
+    for now_s in range(1, 10):
+        clock.observe(START_MS + 1000 * now_s - 3000)
+    assert clock.now_ms() == pytest.approx(START_MS + 9000, abs=200)
+
+
+def test_a_follower_gives_way_to_a_leader_that_slews_back() -> None:
+    now_s = 0.0
+    clock = ClusterClock(lambda: now_s)
+    for now_s in range(1000):
+        stamp_ms = START_MS + 1000 * now_s * (1 - SLEW)
+        clock.observe(int(stamp_ms))
+    assert clock.now_ms() == pytest.approx(stamp_ms, abs=5)
+
+
+def test_a_new_leader_goes_on_where_a_majority_has_come_to() -> None:
+    """However little it has heard itself."""
+    trio = Trio()
+    leader, (heir, other) = busy(trio)
+    ahead_ms = trio.replicas[leader].clock.now_ms() + 60_000
+    trio.replicas[other].clock.observe(ahead_ms)
+    trio.replicas[leader].engine.transfer(heir)
+    trio.run(0.5)
+    assert trio.leader == heir
+    assert trio.replicas[heir].clock.now_ms() >= ahead_ms
