@@ -42,8 +42,8 @@ from storage.limits import (
 On = Literal["attributes", "body"]
 
 OR = "$or"
-_JSON_NESTING_MAX = FILTER_NESTING_MAX + 8
-"""Brackets within brackets in a filter's JSON, before it is parsed: conditions have brackets too."""
+_JSON_NESTING_MAX = 2 * FILTER_NESTING_MAX + 4
+"""Brackets within brackets in a filter's JSON, before it is parsed: alternatives have two, conditions some more."""
 _EXPLANATION_STEPS_MAX = (FILTER_NESTING_MAX + 2) * FILTER_STEPS_MAX
 """What an explanation may cost: it looks once more at each level."""
 _SHOWN_CHARACTERS_MAX = 200

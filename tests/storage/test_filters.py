@@ -302,7 +302,8 @@ def nested(levels: int) -> Any:
 
 
 def alternatives(levels: int) -> Any:
-    return {"$or": [{"a": [1]}, alternatives(levels - 1)]} if levels > 1 else {"a": [1]}
+    innermost = {"a": [{"anything-but": {"prefix": ["x"]}}]}
+    return {"$or": [{"a": [1]}, alternatives(levels - 1)]} if levels > 1 else innermost
 
 
 AT_THE_LIMIT: list[tuple[str, int, Any, Any]] = [
