@@ -1,4 +1,4 @@
-"""Commands for queues and for the cluster."""
+"""Commands for queues."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, complain, printable, say, say_json, say_table
+from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, printable, say, say_json, say_table
 from api.console_client import Client, queue_path
 
 Queue = Annotated[str, Parameter(help="The queue.")]
@@ -130,32 +130,6 @@ def delete(
     Client(url).request("DELETE", queue_path(queue))
     say_json({"queue": queue, "deleted": True}) if json else say(f"queue {printable(queue)} is deleted")
     return Exit.DONE
-
-
-def cluster(*, url: Url = DEFAULT_URL, json: Json = False) -> int:
-    """Show the nodes and who leads, as the node that answers sees it.
-
-    ```
-    trimaran cluster
-    trimaran cluster --json | jq -r '.shards[0].leader'
-    ```
-
-    Exit code 1: some node cannot be reached, or some shard has no leader.
-    """
-    answer = Client(url).request("GET", "/v1/cluster")
-    nodes, shards = answer["nodes"], answer["shards"]
-    if json:
-        say_json(answer)
-    else:
-        say(f"as {answer['node']} sees it")
-        say_table(("node", "address", "reachable"), [(n["name"], n["address"], n["reachable"]) for n in nodes])
-        columns = ("shard", "leader", "term", "commit_index", "applied_index")
-        rows = ([shard.get(column) for column in columns] for shard in shards)
-        say_table(columns, rows, numbers=("shard", *columns[2:]))
-    for warning in answer.get("warnings", ()):
-        complain(f"trimaran: {warning}")
-    healthy = all(node["reachable"] for node in nodes) and all(shard["leader"] for shard in shards)
-    return Exit.DONE if healthy else Exit.FAILED
 
 
 def _confirm(yes: bool, what: str) -> None:

@@ -17,12 +17,10 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
+from cluster.membership import MEMBERS_MAX
 from storage.limits import OPERATION_BYTES_MAX
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
-PEERS_MAX = 7
-"""Nodes of a cluster: each more costs every write a copy, and seven survive the loss of three."""
-
 ELECTION_HEARTBEATS_MIN = 4
 """Heartbeats an election must wait at least: fewer, and two lost packets depose a healthy leader."""
 
@@ -80,7 +78,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     raft: Annotated[str, _setting("HOST:PORT where the other nodes reach this one.")] = "127.0.0.1:7800"
     peers: Annotated[
         dict[str, str],
-        _setting("All nodes of the cluster, this one too: n1=HOST:PORT,n2=HOST:PORT. None: a single node."),
+        _setting(
+            "All nodes of the cluster, this one too: n1=HOST:PORT,n2=HOST:PORT. None: a single node. "
+            "Once nodes were added or removed, what the cluster has recorded counts."
+        ),
     ] = {}
     gateways: Annotated[int, _setting("Processes that serve HTTP: one more per core that is free.", ge=1, le=64)] = 1
 
@@ -224,8 +225,8 @@ def _check_peers(config: Config, raft: Address) -> None:
     names = ", ".join(config.peers)
     if config.node not in config.peers:
         raise ConfigError(f"--node {config.node} is not among --peers {names}")
-    if len(config.peers) > PEERS_MAX:
-        raise ConfigError(f"--peers names {len(config.peers)} nodes, but a cluster has at most {PEERS_MAX}")
+    if len(config.peers) > MEMBERS_MAX:
+        raise ConfigError(f"--peers names {len(config.peers)} nodes, but a cluster has at most {MEMBERS_MAX}")
     seen: dict[Address, str] = {}
     for name, text in config.peers.items():
         if not NODE_NAME.fullmatch(name):

@@ -26,10 +26,9 @@ async def run(config: Config, gateway: GatewayConfig) -> None:
     """Serve until SIGTERM. Raises `OSError` when the address cannot be had."""
     loop = asyncio.get_running_loop()
     fail_on_surprise(loop)
-    replicas = dict(config.members) | {config.node: f"unix:{gateway.socket}"}
     files = tls_files(config)
     tls = Tls(files, config.node) if files is not None else None
-    client = Client(config.node, gateway.cluster, replicas, config.members, tls)
+    client = Client(config.node, f"unix:{gateway.socket}", tls)
     await client.start()
     server = HttpServer(
         client,

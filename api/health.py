@@ -19,7 +19,7 @@ async def healthz(request: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     """A leader is known, this node's replica has caught up, its disk has room, and it is not stopping.
 
-    ?verbose=1 tells what is wrong.
+    ?verbose=1 tells more.
     """
     status = request.config_dict[CLIENT].status()
     troubles = [f"shard {shard.shard}: {shard.trouble}" for shard in status.shards if shard.trouble is not None]
@@ -27,7 +27,7 @@ async def readyz(request: web.Request) -> web.Response:
         troubles.append("this node is stopping")
     document: dict[str, Any] = {"status": "not ready" if troubles else "ready"}
     if request.query.get("verbose") == "1":
-        document |= {"troubles": troubles, "warnings": status.warnings}
+        document |= {"troubles": troubles, "warnings": status.warnings, "nodes": status.nodes}
     if not troubles:
         return answer(request, document)
     response = answer(request, {**document, "outcome": "not_done"}, 503)

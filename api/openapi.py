@@ -62,6 +62,16 @@ def _settings() -> dict[str, Any]:
     return schemas
 
 
+_NODE = _object(
+    ["name", "address", "reachable", "role"],
+    name=_TEXT,
+    address=_TEXT,
+    reachable={"type": "boolean"},
+    role={"enum": ["voter", "learner"]},
+    held_index={"type": ["integer", "null"], "description": "Up to where it holds the log, as the leader knows."},
+    copy_percent={"type": ["integer", "null"], "description": "How much of a copy it has, while it gets one."},
+)
+
 SCHEMAS: dict[str, Any] = {
     **_settings(),
     "Queue": _object(
@@ -132,7 +142,7 @@ SCHEMAS: dict[str, Any] = {
     "Cluster": _object(
         ["node", "nodes", "shards"],
         node=_TEXT,
-        nodes=_list(_object(name=_TEXT, address=_TEXT, reachable={"type": "boolean"})),
+        nodes=_list(_NODE),
         shards=_list(
             _object(
                 shard=_COUNT,
@@ -144,7 +154,10 @@ SCHEMAS: dict[str, Any] = {
             )
         ),
         warnings=_list(_TEXT),
+        cluster=_TEXT,
     ),
+    "MemberIn": _closed(["address"], address={**_TEXT, "description": "HOST:PORT of its raft port"}),
+    "Member": _object(["name"], name=_TEXT, address=_TEXT),
     "Digest": _object(
         ["node", "shards"],
         node=_TEXT,
@@ -171,7 +184,12 @@ SCHEMAS: dict[str, Any] = {
     "QueuePut": _object(["queue"], queue=_TEXT, settings=_ref("Settings"), changed={"type": "boolean"}),
     "Queues": _object(["queues"], queues=_list(_ref("Queue"))),
     "Health": _object(
-        ["status"], status=_TEXT, troubles=_list(_TEXT), warnings=_list(_TEXT), outcome={"enum": ["not_done"]}
+        ["status"],
+        status=_TEXT,
+        troubles=_list(_TEXT),
+        warnings=_list(_TEXT),
+        nodes=_list(_NODE),
+        outcome={"enum": ["not_done"]},
     ),
     "Anything": {"type": "object"},
 }
@@ -181,6 +199,12 @@ _QUEUE = {
     "in": "path",
     "required": True,
     "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,80}(\.fifo)?$"},
+}
+_MEMBER = {
+    "name": "member",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"},
 }
 _KEY = {
     "name": "Idempotency-Key",
@@ -242,6 +266,9 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("post", "/v1/queues/{queue}/nack", "Deliver messages again", "Nack", {200: "Results"}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/extend", "Hold messages longer", "Extend", {200: "Results"}, [_QUEUE, _KEY]),
     ("get", "/v1/cluster", "What this node knows of the cluster", None, {200: "Cluster"}, []),
+    ("put", "/v1/cluster/members/{member}", "Add a member: a learner first", "MemberIn", {200: "Member"}, [_MEMBER]),
+    ("patch", "/v1/cluster/members/{member}", "A member has moved", "MemberIn", {200: "Member"}, [_MEMBER]),
+    ("delete", "/v1/cluster/members/{member}", "Remove a member for good", None, {200: "Member"}, [_MEMBER]),
     ("get", "/v1/cluster/digest", "The digest of this node's own replica", None, {200: "Digest"}, []),
     ("post", "/send_message", "Send a new message to the queue", "SeedMessage", {201: "SeedSent"}, [_KEY]),
     ("get", "/receive_message", "Receive the next message; {} if there is none", None, {200: "SeedReceived"}, [_KEY]),

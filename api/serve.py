@@ -27,7 +27,6 @@ class GatewayConfig(msgspec.Struct, frozen=True):
     """What a gateway's process is told."""
 
     parent: int
-    cluster: str
     socket: str
     config: str
 
@@ -91,6 +90,7 @@ def _children(config: Config, identity: Identity) -> list[Child]:
         socket=gateway_socket,
         listen=config.raft,
         peers=dict(config.members),
+        founders=identity.members,
         store_bytes_max=config.store_bytes_max,
         room_reserve_bytes=config.room_reserve_bytes,
         # What is kept for absent nodes must not be what fills the store: acked messages would free nothing.
@@ -102,7 +102,7 @@ def _children(config: Config, identity: Identity) -> list[Child]:
         log_level=config.log_level,
         tls=tls_files(config),
     )
-    gateway = GatewayConfig(os.getpid(), identity.cluster, gateway_socket, config.to_json().decode())
+    gateway = GatewayConfig(os.getpid(), gateway_socket, config.to_json().decode())
     python = (sys.executable, "-m")
     gateway_argv = (*python, "api.gateway", msgspec.json.encode(gateway).decode())
     return [

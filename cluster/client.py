@@ -1,7 +1,8 @@
 """How a gateway reaches a shard: finds the leader, sends operations, and sends them again after a leader change.
 
-The gateway keeps a connection to every replica; each reports whether it leads. What is submitted within one pass of the
-loop leaves as one frame. An operation keeps its id (session, seq) however often it is sent, so that it takes effect
+The gateway keeps a connection to every replica; each reports whether it leads, and who the members are, so that a
+gateway that knows its own node's replica finds the others. What is submitted within one pass of the loop leaves as one
+frame. An operation keeps its id (session, seq) however often it is sent, so that it takes effect
 once; the session forgets outcomes it has received by telling the leader up to where it has all of them.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -18,6 +19,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import structlog
 
+from cluster.membership import ChangeRefusedError
 from cluster.peers import GIVE_UP_S, REDIAL_S
 from cluster.process import forever
 from cluster.sockets import dial
@@ -35,12 +37,15 @@ from cluster.wire import (
     TOLD,
     VERSION,
     Ask,
+    AskChange,
     AskDigest,
     AskLook,
     Connection,
     Hello,
+    MemberReport,
     Report,
     Told,
+    ToldChange,
     ToldDigest,
     ToldLook,
     hello_decoder,
@@ -93,11 +98,18 @@ class Reply(NamedTuple):
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """A node of the cluster as this node sees it."""
+    """A member of the cluster as this node sees it.
+
+    `role` is "voter" or "learner". What the leader says: `held_index`, up to where the member holds the log, and
+    `copy_percent`, how much of a copy it has, while it gets one.
+    """
 
     name: str
     address: str
     reachable: bool
+    role: str = "voter"
+    held_index: int | None = None
+    copy_percent: int | None = None
 
 
 class ShardStatus(msgspec.Struct, frozen=True):
@@ -121,12 +133,16 @@ class ShardDigest(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What this node knows of the cluster, without asking anyone. `warnings`: what may become trouble, in sentences."""
+    """What this node knows of the cluster, without asking anyone.
+
+    `warnings`: what may become trouble, in sentences. `cluster`: its identity.
+    """
 
     node: str
     nodes: list[NodeStatus]
     shards: list[ShardStatus]
     warnings: list[str] = []
+    cluster: str = ""
 
 
 class _Leader(NamedTuple):
@@ -150,6 +166,14 @@ class _Call:
     """Its consumer has gone; a late delivery is given back."""
 
 
+@dataclass(slots=True, eq=False)
+class _Change:
+    """A change of the members under way. `sent_to` is where it was last sent."""
+
+    question: bytes
+    sent_to: _Leader | None = None
+
+
 class _Replica:
     """The connection to one replica, and what it last reported."""
 
@@ -160,18 +184,12 @@ class _Replica:
 
 
 class Client:
-    """One gateway's way to a shard. `replicas` are addresses by name: "HOST:PORT", or "unix:PATH" for the own node."""
+    """One gateway's way to a shard. `own` is where the replica of its own node listens: "unix:PATH"."""
 
-    def __init__(
-        self,
-        node: str,
-        cluster: str,
-        replicas: Mapping[str, str],
-        members: Mapping[str, str],
-        tls: Tls | None = None,
-    ) -> None:
-        self._node, self._cluster, self._tls = node, cluster, tls
-        self._addresses, self._members = replicas, members
+    def __init__(self, node: str, own: str, tls: Tls | None = None) -> None:
+        self._node, self._cluster, self._tls = node, "", tls
+        self._addresses = {node: own}
+        self._members: list[MemberReport] = []
         self._session = secrets.randbits(63) | 1
         self._seq = 0
         self._answered_below = 1
@@ -179,28 +197,26 @@ class Client:
         self._calls: dict[int, _Call] = {}
         self._unsent: list[_Call] = []
         self._flushing = False
-        self._replicas = {name: _Replica() for name in replicas}
+        self._replicas = {node: _Replica()}
         self._leader: _Leader | None = None
         self._lonely_since_s: float | None = time.monotonic()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._givebacks: set[asyncio.Task[None]] = set()
         self._seq_asked = 0
         self._questions: dict[int, asyncio.Future[Told]] = {}
+        self._changes: dict[int, _Change] = {}
 
     async def start(self) -> None:
         """Begin to connect."""
-        self._tasks = [forever(self._dial_on(name)) for name in self._addresses]
-        self._tasks.append(forever(self._watch()))
+        self._tasks = {self._node: forever(self._dial_on(self._node)), "": forever(self._watch())}
 
     async def close(self) -> None:
         """Close every connection. What is under way ends with `ClusterTrouble`."""
-        for task in [*self._tasks, *self._givebacks]:
+        tasks = [*self._tasks.values(), *self._givebacks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._givebacks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._fail_all("this gateway is stopping")
-        for replica in self._replicas.values():
-            if replica.connection is not None:
-                replica.connection.close()
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
@@ -211,8 +227,7 @@ class Client:
         leader changes. A cancelled receive gives back what it may have leased.
         Raises `ClusterTrouble` when there is no answer after `timeout_ms` (plus the `wait_ms` of a `Receive`).
         """
-        if self._is_lonely():
-            raise ClusterTrouble("not_done", "this node does not reach a majority of the cluster")
+        self._refuse_if_hopeless()
         inner = operation.operation if type(operation) is Keyed else operation
         receive = inner if type(inner) is Receive else None
         self._seq += 1
@@ -305,6 +320,7 @@ class Client:
             again = [c for c in self._calls.values() if c.sent_to not in (None, chosen) and c.seq not in queued]
             self._unsent = again + self._unsent
             self._schedule_flush()
+            self._send_changes()
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -343,6 +359,24 @@ class Client:
 
     # --- connections --------------------------------------------------------------------------------------------------
 
+    def _follow(self) -> None:
+        """Keep connections to the members: those that the leader names, or else this node's replica."""
+        named = [self._leader.name] if self._leader is not None else []
+        reports = [self._replicas[name].report for name in (*named, self._node) if name in self._replicas]
+        report = next((report for report in reports if report is not None and report.members), None)
+        if report is None:
+            return
+        self._members = report.members
+        addresses = {member.name: member.address for member in report.members if member.name != self._node}
+        for name in self._addresses.keys() - addresses.keys() - {self._node}:
+            self._tasks.pop(name).cancel()
+            del self._addresses[name], self._replicas[name]
+        for name, address in addresses.items():
+            is_new, self._addresses[name] = name not in self._addresses, address
+            if is_new:
+                self._replicas[name] = _Replica()
+                self._tasks[name] = forever(self._dial_on(name))
+
     async def _dial_on(self, name: str) -> None:
         pause_s, said = REDIAL_S[0], ""
         while True:
@@ -371,9 +405,11 @@ class Client:
                 self._on_told(told_decoder.decode(payload))
             elif kind == REPORT:
                 replica.report, replica.heard_s = report_decoder.decode(payload), time.monotonic()
-                self._choose_leader()
                 if name == self._node:
+                    self._cluster = replica.report.cluster
                     self._mind_quorum(replica.report.has_quorum)
+                self._choose_leader()
+                self._follow()
 
         def on_lost(connection: Connection) -> None:
             lost.set()
@@ -385,9 +421,12 @@ class Client:
             return str(error)
         hello = Hello(VERSION, self._cluster, 0, "gateway", self._node)
         connection.send(HELLO, msgspec.json.encode(hello))
-        await self._hear_out(name, connection, lost)
-        replica.connection = replica.report = None
-        self._choose_leader()
+        try:
+            await self._hear_out(name, connection, lost)
+        finally:
+            connection.close()
+            replica.connection = replica.report = None
+            self._choose_leader()
         for question in self._questions.values() if name == self._node else ():
             if not question.done():
                 question.set_exception(_no_shard())
@@ -422,11 +461,55 @@ class Client:
         since_s = self._lonely_since_s
         return self._leader is None and since_s is not None and time.monotonic() - since_s > NO_QUORUM_S
 
+    def _refuse_if_hopeless(self) -> None:
+        """Raise `ClusterTrouble` when nothing can come of asking."""
+        own = self._replicas[self._node].report
+        if own is not None and own.is_removed:
+            raise ClusterTrouble("not_done", f"{self._node} was removed from the cluster")
+        if self._is_lonely():
+            raise ClusterTrouble("not_done", "this node does not reach a majority of the cluster")
+
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(NO_QUORUM_S / 3)
             if self._calls and self._is_lonely():
                 self._fail_all("this node does not reach a majority of the cluster")
+
+    # --- members ------------------------------------------------------------------------------------------------------
+
+    async def change(
+        self, verb: Literal["add", "remove", "move"], name: str, address: str = "", *, timeout_ms: int
+    ) -> None:
+        """Have the leader add a learner, or remove or move a member, and wait until that is committed.
+
+        Asked of the next leader again when leaders change, which is harmless: what is so already is not done again.
+        Raises `ChangeRefusedError`, and `ClusterTrouble` when there is no answer after `timeout_ms`.
+        """
+        self._refuse_if_hopeless()
+        self._seq_asked += 1
+        number = self._seq_asked
+        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        self._questions[number] = told
+        change = self._changes[number] = _Change(msgspec.msgpack.encode(AskChange(number, verb, name, address)))
+        self._send_changes()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                answer = await told
+        except (TimeoutError, ClusterTrouble):
+            outcome: Literal["not_done", "unknown"] = "unknown" if change.sent_to is not None else "not_done"
+            raise ClusterTrouble(outcome, "the cluster did not answer in time") from None
+        finally:
+            del self._questions[number], self._changes[number]
+        assert isinstance(answer, ToldChange)
+        if answer.code:
+            raise ChangeRefusedError(answer.code, answer.detail)
+
+    def _send_changes(self) -> None:
+        leader = self._leader
+        for change in self._changes.values() if leader is not None else ():
+            if change.sent_to != leader and leader is not None:
+                change.sent_to = leader
+                leader.connection.send(ASK, change.question)
 
     # --- this node's replica ------------------------------------------------------------------------------------------
 
@@ -469,14 +552,14 @@ class Client:
     def status(self) -> Status:
         """What this node knows now. No I/O."""
         now_s = time.monotonic()
-        nodes = [
-            NodeStatus(
-                name,
-                address,
-                self._replicas[name].report is not None and now_s - self._replicas[name].heard_s < STALE_S,
+        nodes = []
+        for member in sorted(self._members, key=lambda member: member.name):
+            replica = self._replicas.get(member.name)
+            is_heard = replica is not None and replica.report is not None and now_s - replica.heard_s < STALE_S
+            role = "voter" if member.voter else "learner"
+            nodes.append(
+                NodeStatus(member.name, member.address, is_heard, role, member.held_index, member.copy_percent)
             )
-            for name, address in sorted(self._members.items())
-        ]
         report = self._replicas[self._node].report
         if report is None:
             shard = ShardStatus(0, None, 0, 0, 0, "this node's shard does not answer")
@@ -486,7 +569,7 @@ class Client:
                 trouble = "this node does not reach a majority of the cluster"
             shard = ShardStatus(0, report.leader, report.term, report.commit_index, report.applied_index, trouble)
         warning = self._tls.warning() if self._tls is not None else None
-        return Status(self._node, nodes, [shard], [warning] if warning is not None else [])
+        return Status(self._node, nodes, [shard], [warning] if warning is not None else [], self._cluster)
 
 
 def _no_shard() -> ClusterTrouble:

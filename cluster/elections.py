@@ -22,6 +22,7 @@ from cluster.standing import Standing
 class Elections(Seams):
     """The part of the engine that elects. `cluster.engine.Engine` is the whole."""
 
+    is_removed: bool
     _voting: frozenset[str]
     _rng: random.Random
     _send: Callable[[str, Message], None]
@@ -51,7 +52,7 @@ class Elections(Seams):
     def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
         """An election is due: whether to campaign now. Asks for pre-votes first, unless the leader wants it."""
         now_s, forced = self._monotonic(), bool(self._SyncObj__transferInProgress)
-        if self.name not in self._voting or not self._standing.may_vote():
+        if self.is_removed or self.name not in self._voting or not self._standing.may_vote():
             self._SyncObj__transferInProgress = False
             self._rest(now_s)
             return False

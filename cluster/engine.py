@@ -56,6 +56,10 @@ from cluster.tuning import Tuning
 from storage.operations import ENTRY_KIND
 from storage.state import Store
 
+_ADOPTED, _REMOVED, _DATA = "cluster", "removed", "data"
+"""Meta values: the cluster that a blank replica was let into, until its log says so; that the replica was removed; the
+store's own number."""
+
 
 class NotLeaderError(Exception):
     """Only a leader that is not handing over takes proposals."""
@@ -108,7 +112,8 @@ class Engine(Elections):
             with every answer.
         cluster: the cluster's identity, for the record of the first change.
         """
-        founders = configured(members, cluster)
+        adopted = store.meta(_ADOPTED)
+        founders = configured(members, adopted.decode() if adopted is not None else cluster)
         if name not in founders.voters:
             raise ValueError(f"{name} is not among the members {', '.join(founders.voters)}")
         self.name = name
@@ -126,6 +131,9 @@ class Engine(Elections):
         if applied_index > self._journal.last_index:
             raise BrokenInvariantError(f"entry {applied_index} was applied but is not in the journal")
         self._memberships = Memberships(store, self._journal, applied_index, founders)
+        self.data = (store.meta(_DATA) or self._rng.getrandbits(64).to_bytes(8)).hex()
+        """A number made with the store: tells it from another one under the same name."""
+        store.set_meta(_DATA, bytes.fromhex(self.data))
         store.commit()
         self._durable_index, self._durable_applied_index = self._journal.last_index, applied_index
         self._outgoing, self._incoming = Outgoing(store, tuning), Incoming(store)
@@ -135,6 +143,8 @@ class Engine(Elections):
         self._transfer: _Transfer | None = None
         self._proposed: deque[int] = deque()
 
+        self._is_adopted, self.is_removed = adopted is not None, store.meta(_REMOVED) is not None
+        self._unsaved: dict[str, bytes] = {}
         self._nodes: dict[str, Node] = {}
         self._voting = frozenset(self.membership.voters)
 
@@ -172,6 +182,22 @@ class Engine(Elections):
             heard = {node.id for node, at_s in self._SyncObj__lastResponseTime.items() if at_s > since_s}
             return self._is_majority(heard | {self.name})
         return self._hears_leader(now_s) or self._is_majority(self._connected | {self.name})
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether this replica holds nothing, has promised nothing, and belongs to no cluster yet."""
+        return not (self._standing.counts or self._is_adopted or self.last_index > 1)
+
+    def held_index(self, name: str) -> int | None:
+        """As leader: up to where `name` is known to hold the log."""
+        if name == self.name and self.is_leader:
+            return self._durable_index
+        follower = self._followers.get(name)
+        return follower.match_index if follower is not None else None
+
+    def copy_percent(self, name: str) -> int | None:
+        """As leader: how much `name` has taken of the copy that it is being sent, if it is."""
+        return self._outgoing.percent(name)
 
     @property
     def membership(self) -> Membership:
@@ -280,6 +306,8 @@ class Engine(Elections):
     def tick(self) -> None:
         """Let time pass: begin an election, commit and apply what is due, compact. Raises what `apply` raises."""
         self._enter()
+        while self._unsaved:
+            self._store.set_meta(*self._unsaved.popitem())
         self._hand_over()
         self.doTick(0.0)
         self._promote()
@@ -358,6 +386,17 @@ class Engine(Elections):
         """
         if self.is_leader and self._voting != {self.name} and self._transfer is None:
             self._transfer = _Transfer(to, self._monotonic() + self._tuning.transfer_s)
+
+    def adopt(self, cluster: str) -> None:
+        """This blank replica belongs to `cluster` from now on: the next tick remembers it with all that it brings."""
+        self._unsaved[_ADOPTED] = cluster.encode()
+        self._is_adopted = True
+        self._memberships.adopt(cluster)
+
+    def retire(self) -> None:
+        """Members say that this replica was removed: it never campaigns again."""
+        self._unsaved[_REMOVED] = b"1"
+        self.is_removed = True
 
     # --- following ----------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,10 @@ class IdentityError(Exception):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """`cluster` names the cluster: a digest of the peers it was founded with, the same on every node."""
+    """`cluster` is a digest of the peers at the node's first start: the same on every node of a new cluster.
+
+    A node that joins one takes over what that one has (`cluster.admission`).
+    """
 
     node: str
     cluster: str
@@ -33,7 +36,7 @@ def found(node: str, peers: Mapping[str, str]) -> Identity:
 def claim(directory: Path, node: str, peers: Mapping[str, str]) -> Identity:
     """Check that `directory` is this node's, or make it so if it is new. Raises `IdentityError`.
 
-    Addresses may change between starts; names may not.
+    Whether the peers may be others than at its first start is for the shard to say, which knows the cluster's record.
     """
     path = directory / FILE
     try:
@@ -47,11 +50,6 @@ def claim(directory: Path, node: str, peers: Mapping[str, str]) -> Identity:
         raise IdentityError(f"{path} is damaged: {error}; restore it, or start with an empty directory") from error
     if identity.node != node:
         raise IdentityError(f"{directory} holds the data of node {identity.node}, but this is --node {node}")
-    if identity.members != sorted(peers):
-        raise IdentityError(
-            f"{directory} belongs to a cluster of {', '.join(identity.members)}, "
-            f"but --peers says {', '.join(sorted(peers))}"
-        )
     return identity
 
 

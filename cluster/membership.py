@@ -28,10 +28,8 @@ from storage.state import Store
 MEMBERSHIP_KIND = 2
 """Kind of an entry that holds a membership."""
 
-VOTERS_MAX = 7
-"""Voters of a cluster at rest: each more costs every write a copy, and seven survive the loss of three."""
-MEMBERS_MAX = VOTERS_MAX + 1
-"""Members at any time: one more than a full cluster has, to take the place of another."""
+MEMBERS_MAX = 8
+"""Each more costs every write a copy, and seven survive the loss of three; the eighth takes the place of another."""
 
 
 class ChangeRefusedError(Exception):
@@ -140,6 +138,8 @@ class Memberships:
         self.applied = read_record(store)
         self._configured = configured
         self._entries: list[tuple[int, Membership]] = []
+        self.version = 0
+        """Counts how often anything has changed here."""
         for index in range(applied_index + 1, journal.last_index + 1):
             self.appended(index, journal.entry(index).payload)
 
@@ -154,15 +154,26 @@ class Memberships:
         return self._entries[-1][0] if self._entries else 0
 
     @property
-    def known(self) -> Iterable[Membership]:
+    def known(self) -> list[Membership]:
         """All that may still be, or come back, in force."""
         return [self.applied or self._configured, *(membership for _, membership in self._entries)]
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the membership in force comes from the log, and not from the configuration."""
+        return bool(self._entries or self.applied)
+
+    def adopt(self, cluster: str) -> None:
+        """This replica was blank, and belongs to `cluster` from now on."""
+        self._configured = msgspec.structs.replace(self._configured, cluster=cluster)
+        self.version += 1
 
     def appended(self, index: int, payload: bytes) -> bool:
         """An entry was appended. True: another membership is in force now."""
         if payload[0] != MEMBERSHIP_KIND:
             return False
         self._entries.append((index, _decode(payload[1:])))
+        self.version += 1
         return True
 
     def truncated(self, index: int) -> bool:
@@ -170,12 +181,14 @@ class Memberships:
         before = len(self._entries)
         while self._entries and self._entries[-1][0] >= index:
             self._entries.pop()
+            self.version += 1
         return len(self._entries) < before
 
     def apply(self, index: int, payload: bytes) -> None:
         """A membership entry is committed: write the record into the open transaction."""
         self._store.put(MEMBERSHIP_KEY, payload[1:])
         self.applied = _decode(payload[1:])
+        self.version += 1
         while self._entries and self._entries[0][0] <= index:
             self._entries.pop(0)
 

@@ -1,7 +1,8 @@
 """Connections between the replicas of a shard.
 
 Each replica dials every other and sends only on the connection it dialled. A lost connection is told at once, and so is
-a silent one: a machine that vanishes does not say goodbye.
+a silent one: a machine that vanishes does not say goodbye. Members come and go (`follow`); one that this replica has
+not heard of yet is dialled for as long as it keeps its own connection here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cluster.messages import Message, encode_message
 from cluster.process import forever
 from cluster.sockets import dial
 from cluster.tls import Tls
-from cluster.wire import HELLO, HELLO_TIMEOUT_S, PING, RAFT, REFUSED, Connection, Hello, hello_decoder
+from cluster.wire import HELLO, HELLO_TIMEOUT_S, PING, RAFT, REFUSED, REMOVED, Connection, Hello, hello_decoder
 
 PING_S = 0.1
 """How often something is sent on every connection, so that silence means something."""
@@ -37,33 +38,62 @@ class Peers:
     def __init__(
         self,
         hello: Callable[[], Hello],
-        addresses: Mapping[str, str],
         *,
+        welcome: Callable[[Hello], str],
+        removed: Callable[[str], None],
         connected: Callable[[str, bool], None],
         disconnected: Callable[[str], None],
         tls: Tls | None = None,
     ) -> None:
-        self._hello = hello
-        self._connected, self._disconnected = connected, disconnected
-        self._addresses, self._tls = addresses, tls
+        """What the caller knows and wants to know.
+
+        hello() says who dials. welcome(hello): why what answers is not to be spoken with, or "". removed(words): a
+        member says that this replica is none any more. connected, disconnected: a replica can be sent to, or not.
+        """
+        self._hello, self._welcome, self._removed = hello, welcome, removed
+        self._connected, self._disconnected, self._tls = connected, disconnected, tls
+        self._addresses: dict[str, tuple[str, ...]] = {}
+        self._guests: set[str] = set()
         self._dialled: dict[str, Connection] = {}
         self._inbound: dict[str, Connection] = {}
         self._heard_s: dict[str, float] = {}
-        self._redial = {name: asyncio.Event() for name in addresses}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._used: dict[str, str] = {}
+        self._redial: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_closed = False
 
     def start(self) -> None:
-        """Begin to dial."""
-        for name, address in self._addresses.items():
-            self._tasks.append(forever(self._dial_on(name, address)))
-        self._tasks.append(forever(self._ping()))
+        """Begin to dial whom `follow` names."""
+        self._tasks[""] = forever(self._ping())
+
+    def follow(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
+        """These are the other members: all places where each may be, the likeliest first."""
+        self._guests = {name for name in self._guests - addresses.keys() if name in self._inbound}
+        for name in self._addresses.keys() - addresses.keys() - self._guests:
+            self._leave(name)
+        for name, places in addresses.items():
+            self._dial_to(name, places)
+
+    def _dial_to(self, name: str, places: tuple[str, ...]) -> None:
+        is_new = name not in self._addresses
+        self._addresses[name] = places
+        if is_new:
+            self._redial[name] = asyncio.Event()
+            self._tasks[name] = forever(self._dial_on(name))
+
+    def _leave(self, name: str) -> None:
+        del self._addresses[name], self._redial[name]
+        self._tasks.pop(name).cancel()
+        if name in self._inbound:
+            self._inbound[name].close()
 
     async def close(self) -> None:
-        """Close every connection."""
-        for task in self._tasks:
+        """Close every connection. Nothing more is told."""
+        self._is_closed = True
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for connection in [*self._dialled.values(), *self._inbound.values()]:
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for connection in list(self._inbound.values()):
             connection.close()
 
     def send(self, node: str, message: Message) -> None:
@@ -75,6 +105,16 @@ class Peers:
     def reachable(self, node: str) -> bool:
         """Whether `node` is connected and was heard lately."""
         return node in self._dialled and time.monotonic() - self._heard_s.get(node, -SILENCE_S) < SILENCE_S
+
+    def address(self, node: str) -> str | None:
+        """Where `node` was found when it was last connected."""
+        return self._used.get(node)
+
+    def has_other_data(self, hello: Hello) -> bool:
+        """Whether somebody else is connected under this name, with other data, and alive."""
+        connection = self._inbound.get(hello.name)
+        peer = connection.peer if connection is not None else None
+        return peer is not None and peer.data != hello.data and self.reachable(hello.name)
 
     def present(self) -> list[tuple[str, bool]]:
         """The replicas this one can send to now, and whether each is born."""
@@ -91,7 +131,11 @@ class Peers:
         if older is not None:
             older.close()
         self.heard(node)
-        self._redial[node].set()
+        if node not in self._addresses and connection.peer is not None and connection.peer.address:
+            self._guests.add(node)
+            self._dial_to(node, (connection.peer.address,))
+        if node in self._redial:
+            self._redial[node].set()
 
     def lost(self, node: str, connection: Connection) -> None:
         """A connection that `node` had dialled is gone: most likely so is `node`."""
@@ -99,18 +143,24 @@ class Peers:
             del self._inbound[node]
             if node in self._dialled:
                 self._dialled[node].close()
+            if node in self._guests:
+                self._guests.discard(node)
+                self._leave(node)
 
     def is_current(self, node: str, connection: Connection) -> bool:
         """Whether this is the newest connection that `node` has dialled."""
         return self._inbound.get(node) is connection
 
-    async def _dial_on(self, name: str, address: str) -> None:
-        pause_s, said = REDIAL_S[0], ""
+    async def _dial_on(self, name: str) -> None:
+        pause_s, said, turn = REDIAL_S[0], dict[str, str](), 0
         while True:
+            places = self._addresses[name]
+            address = places[turn % len(places)]
             trouble = await self._dial(name, address)
-            if trouble and trouble != said:
+            if trouble and trouble != said.get(address):
                 _log.warning("cannot reach replica", peer=name, address=address, cause=trouble)
-            said = trouble
+            said[address] = trouble
+            turn += bool(trouble)
             pause_s = min(2 * pause_s, REDIAL_S[1]) if trouble else REDIAL_S[0]
             self._redial[name].clear()
             try:
@@ -130,9 +180,11 @@ class Peers:
             if kind == HELLO:
                 peer = hello_decoder.decode(payload)
                 connection.introduce(peer)
-                greeted.set_result("" if peer.name == name else f"it is {peer.name}")
-            elif kind == REFUSED:
+                greeted.set_result(self._welcome(peer) if peer.name == name else f"it is {peer.name}")
+            elif kind in (REFUSED, REMOVED):
                 greeted.set_result(bytes(payload).decode(errors="replace"))
+                if kind == REMOVED:
+                    self._removed(greeted.result())
 
         def on_lost(connection: Connection) -> None:
             if not greeted.done():
@@ -156,13 +208,17 @@ class Peers:
                 connection.close()
         if trouble or connection.peer is None:
             return trouble
-        self._dialled[name] = connection
+        self._dialled[name], self._used[name] = connection, address
         _log.info("replica connected", peer=name)
         self._connected(name, connection.peer.born)
-        await lost.wait()
-        del self._dialled[name]
-        _log.warning("replica disconnected", peer=name)
-        self._disconnected(name)
+        try:
+            await lost.wait()
+        finally:
+            connection.close()
+            del self._dialled[name]
+            if not self._is_closed:
+                _log.warning("replica disconnected", peer=name)
+                self._disconnected(name)
         return ""
 
     async def _ping(self) -> None:

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
+from cluster.changes import Changes
 from cluster.clock import ClusterClock
 from cluster.dispatcher import Dispatcher, Request
 from cluster.engine import Engine
 from cluster.freshness import Freshness
 from cluster.messages import Append, Message
 from cluster.tuning import Tuning
-from cluster.wire import FRAME_BYTES_MAX, AskLook, Report, ToldLook
+from cluster.wire import FRAME_BYTES_MAX, AskChange, AskLook, MemberReport, Report, ToldChange, ToldLook
 from storage import codes, machine, queries
 from storage.limits import ENTRY_BYTES_MAX, ENTRY_RECEIVE_BYTES_MAX, PULSE_STEPS_MAX
 from storage.operations import (
@@ -67,7 +68,7 @@ class Replica:
     def __init__(
         self,
         name: str,
-        members: Sequence[str],
+        members: Mapping[str, str] | Iterable[str],
         store: Store,
         *,
         post: Callable[[str, Message], None],
@@ -77,8 +78,10 @@ class Replica:
         rng: random.Random,
         tuning: Tuning,
         room_reserve_bytes: int,
+        cluster: str = "",
+        tell: Callable[[object, ToldChange], None] = lambda asker, told: None,
     ) -> None:
-        self.name, self._majority = name, len(members) // 2 + 1
+        self.name, self._tell = name, tell
         self._store, self._post, self._answer = store, post, answer
         self._monotonic, self._wall_ms = monotonic, wall_ms
         self._reserve_bytes = room_reserve_bytes
@@ -117,7 +120,10 @@ class Replica:
             wall_ms=wall_ms,
             room_ok=lambda: self.room_ok,
             heard=self._heard,
+            cluster=cluster,
         )
+        self._changes = Changes(self.engine)
+        self._changed: list[tuple[object, ToldChange]] = []
 
     # --- what arrives -------------------------------------------------------------------------------------------------
 
@@ -134,6 +140,14 @@ class Replica:
             self._rooms.pop(node, None)
 
         self._inbox.append(lose)
+
+    def adopt(self, cluster: str) -> None:
+        """This replica is blank, and a member of `cluster` lets it in."""
+        self.engine.adopt(cluster)
+
+    def retire(self) -> None:
+        """A member says that this replica was removed."""
+        self.engine.retire()
 
     def deliver(self, node: str, message: Message) -> None:
         """A message of another replica has arrived."""
@@ -177,8 +191,15 @@ class Replica:
         """A gateway does not wait for this receive any more."""
         self._dispatcher.cancel(session, seq)
 
+    def change(self, gateway: object, question: AskChange) -> bool:
+        """A gateway wants another membership. False: this replica does not lead, and has dropped it."""
+        if self.engine.is_leader:
+            self._changes.ask(gateway, question)
+        return self.engine.is_leader
+
     def forsake(self, gateway: object) -> None:
         """A gateway has gone."""
+        self._changes.forsake(gateway)
         self._dispatcher.forsake(gateway)
 
     # --- the tick -----------------------------------------------------------------------------------------------------
@@ -213,6 +234,7 @@ class Replica:
         if self.clock.anchored and self.engine.may_propose and self.engine.confirmed_since() > -inf:
             self._propose(self._due_requests(now_s))
         self._answer_reads()
+        self._changed += self._changes.advance()
 
     def _due_requests(self, now_s: float) -> list[Request]:
         """What to propose now, in order of arrival; receives for which nothing is ready wait instead."""
@@ -370,16 +392,20 @@ class Replica:
         self._readier.clear()
         self._dispatcher = Dispatcher()
         self._pulsing = False
+        self._changes.clear()
 
     def _steer(self, now_s: float) -> None:
         self._steered_s = now_s
         self.room_ok = self._store.room_bytes() >= self._reserve_bytes
         if self.engine.is_leader:
             self.clock.hear(self.name, self._wall_ms())
-            self.clock.steer(self._majority, queries.clock_ms(self._store))
+            self.clock.steer(len(self.engine.membership.voters) // 2 + 1, queries.clock_ms(self._store))
 
     def _has_room(self) -> bool:
-        return self.room_ok and 1 + sum(self._rooms.values()) >= self._majority
+        voters = self.engine.membership.voters
+        rooms = [self.room_ok, *(self._rooms[name] for name in voters if name in self._rooms)]
+        # Without a majority nothing is committed, but not for lack of room.
+        return self.room_ok and (2 * len(rooms) <= len(voters) or 2 * sum(rooms) > len(voters))
 
     def _heard(self, node: str, wall_ms: int, clock_ms: int, room_ok: bool) -> None:
         self.clock.hear(node, wall_ms)
@@ -420,6 +446,9 @@ class Replica:
                 frame.extend(item)
                 size += item_bytes
             self._answer(gateway, frame)
+        changed, self._changed = self._changed, []
+        for asker, told in changed:
+            self._tell(asker, told)
 
     # --- what the caller sees -----------------------------------------------------------------------------------------
 
@@ -428,7 +457,9 @@ class Replica:
         engine = self.engine
         serving = engine.is_leader and engine.confirmed_since() > -inf and self.clock.anchored
         trouble = None
-        if engine.leader is None:
+        if engine.is_removed:
+            trouble = f"{self.name} was removed from the cluster: stop it"
+        elif engine.leader is None:
             trouble = "no leader is known"
         elif engine.snapshot_trouble is not None:
             trouble = engine.snapshot_trouble
@@ -445,7 +476,18 @@ class Replica:
             serving,
             engine.has_quorum,
             trouble,
+            engine.membership.cluster,
+            engine.memberships.version,
+            is_removed=engine.is_removed,
         )
+
+    def members(self) -> list[MemberReport]:
+        """The members in force, for the report."""
+        engine, membership = self.engine, self.engine.membership
+        return [
+            MemberReport(name, address, name in membership.voters, engine.held_index(name), engine.copy_percent(name))
+            for name, address in membership.members.items()
+        ]
 
     def next_wakeup(self) -> float:
         """Monotonic time in seconds at which `tick` must run even if nothing arrives."""

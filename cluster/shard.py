@@ -15,6 +15,7 @@ import msgspec
 import structlog
 import uvloop
 
+from cluster.admission import Here, Refusal, adopts, refuse
 from cluster.engine import ReinstalledError
 from cluster.messages import decode_message
 from cluster.peers import Peers
@@ -32,14 +33,18 @@ from cluster.wire import (
     OUTCOMES,
     PING,
     RAFT,
+    REFUSED,
+    REMOVED,
     REPORT,
     TOLD,
     VERSION,
     Ask,
+    AskChange,
     AskLook,
     Connection,
     Hello,
     Report,
+    ToldChange,
     ToldDigest,
     ask_decoder,
     hello_decoder,
@@ -62,7 +67,11 @@ _log = structlog.get_logger()
 
 
 class ShardConfig(msgspec.Struct, frozen=True):
-    """What a shard's process is told. `peers` are all replicas by name, itself included; `socket` is for gateways."""
+    """What a shard's process is told. `socket` is for gateways.
+
+    `peers` are the configured replicas, itself included: they are the members until the log says otherwise. `founders`
+    are those that were configured when the data directory was made, `cluster` is the identity that they gave it.
+    """
 
     parent: int
     node: str
@@ -72,6 +81,7 @@ class ShardConfig(msgspec.Struct, frozen=True):
     socket: str
     listen: str
     peers: dict[str, str]
+    founders: list[str]
     store_bytes_max: int
     room_reserve_bytes: int
     journal_keep_bytes: int
@@ -96,13 +106,19 @@ class Shard:
         )
         self._tls = Tls(config.tls, config.node) if config.tls is not None else None
         self._replica = self._open()
-        others = {name: address for name, address in config.peers.items() if name != config.node}
+        self._check_members()
         self._peers = Peers(
-            self._hello, others, connected=self._connected, disconnected=self._disconnected, tls=self._tls
+            self._hello,
+            welcome=self._welcome,
+            removed=self._removed,
+            connected=self._connected,
+            disconnected=self._disconnected,
+            tls=self._tls,
         )
-        self._majority = len(config.peers) // 2 + 1
+        self._followed: tuple[Replica, int] | None = None
         self._gateways: set[Connection] = set()
-        self._ports = (Port(self._accept, self._tls), Port(self._accept))
+        self._own: set[Connection] = set()
+        self._ports = (Port(self._accept, self._tls), Port(self._accept_own))
         self._sweep: Sweep | None = None
         self._digests_asked: list[tuple[Connection, int]] = []
         self._digests_due: list[tuple[Connection, int]] = []
@@ -125,7 +141,7 @@ class Shard:
         )
         return Replica(
             config.node,
-            list(config.peers),
+            config.peers,
             self._store,
             post=lambda node, message: self._peers.send(node, message),
             answer=self._answer,
@@ -134,7 +150,27 @@ class Shard:
             rng=random.Random(),
             tuning=self._tuning,
             room_reserve_bytes=config.room_reserve_bytes,
+            cluster=config.cluster,
+            tell=self._told_change,
         )
+
+    def _check_members(self) -> None:
+        """The log wins over the configuration. Raises `UnusableError` when there is no log to win."""
+        config, engine = self._config, self._replica.engine
+        members = engine.membership.members
+        if engine.memberships.is_changed:
+            if members != config.peers:
+                _log.warning(
+                    "the members are not those of the configuration: the cluster's record counts",
+                    members=members,
+                    configured=config.peers,
+                )
+        elif config.founders != sorted(config.peers):
+            raise UnusableError(
+                f"{config.directory} belongs to a cluster of {', '.join(config.founders)}, "
+                f"but --peers says {', '.join(sorted(config.peers))}: members are added and removed with "
+                "trimaran cluster add and remove"
+            )
 
     async def run(self) -> None:
         """Serve until SIGTERM, then hand over and stop. Raises `OSError` when an address cannot be had."""
@@ -143,6 +179,7 @@ class Shard:
         await self._ports[0].listen(*split_address(self._config.listen))
         self._ports[1].listen_unix(self._config.socket)
         self._peers.start()
+        self._follow()
         self._mind_certificates()
         self._poke()
         _log.info("shard started", listen=self._config.listen, applied_index=self._replica.engine.applied_index)
@@ -168,7 +205,7 @@ class Shard:
     async def _hand_over(self) -> None:
         """A planned stop is no failure: somebody else leads before this replica goes."""
         engine = self._replica.engine
-        if not engine.is_leader or len(self._config.peers) == 1:
+        if not engine.is_leader or len(engine.membership.voters) == 1:
             return
         _log.info("handing over", term=engine.term)
         engine.transfer()
@@ -209,6 +246,7 @@ class Shard:
             self._reopen()
         except StorageFailure as error:
             fail("storage failed", error)
+        self._follow()
         self._tell_digest()
         self._tell_elections()
         self._tell()
@@ -232,6 +270,21 @@ class Shard:
         _log.info("snapshot installed", applied_index=self._replica.engine.applied_index)
         for name, born in self._peers.present():
             self._replica.connected(name, born)
+
+    def _follow(self) -> None:
+        """Keep connections to everybody who is, or may come back as, a member."""
+        memberships = self._replica.engine.memberships
+        if self._followed == (self._replica, memberships.version):
+            return
+        self._followed = (self._replica, memberships.version)
+        places: dict[str, dict[str, None]] = {}
+        for membership in reversed(memberships.known):
+            for name, address in membership.members.items():
+                places.setdefault(name, {})[address] = None
+        for name in places.keys() & self._config.peers.keys():
+            places[name][self._config.peers[name]] = None
+        places.pop(self._config.node, None)
+        self._peers.follow({name: tuple(addresses) for name, addresses in places.items()})
 
     def _connected(self, name: str, born: bool) -> None:
         self._replica.connected(name, born)
@@ -260,9 +313,14 @@ class Shard:
         if told is None or (report.leader, report.term, report.serving) != (told.leader, told.term, told.serving):
             _log.info("leader", leader=report.leader, term=report.term, serving=report.serving)
         self._told, self._told_s = report, now_s
-        encoded = msgspec.msgpack.encode(report)
+        encoded = msgspec.msgpack.encode(self._whole(report))
         for gateway in self._gateways:
             gateway.send(REPORT, encoded)
+
+    def _told_change(self, gateway: object, told: ToldChange) -> None:
+        assert isinstance(gateway, Connection)
+        _log.info("change of the members answered", code=told.code or "done", detail=told.detail)
+        gateway.send(TOLD, msgspec.msgpack.encode(told))
 
     def _tell_digest(self) -> None:
         """Answer those who have asked for this replica's digest, with one sweep begun after they asked."""
@@ -284,10 +342,19 @@ class Shard:
 
     def _report(self) -> Report:
         report = self._replica.report()
-        reachable = 1 + sum(self._peers.reachable(name) for name in self._config.peers)
-        has_quorum = report.has_quorum and reachable >= self._majority
+        voters = self._replica.engine.membership.voters
+        reachable = sum(name == self._config.node or self._peers.reachable(name) for name in voters)
+        has_quorum = report.has_quorum and 2 * reachable > len(voters)
         # A leader that has just lost its majority still believes that it leads: nobody should wait for it.
         return msgspec.structs.replace(report, has_quorum=has_quorum, serving=report.serving and has_quorum)
+
+    def _whole(self, report: Report) -> Report:
+        """The report with the members, each where it was found."""
+        members = [
+            msgspec.structs.replace(member, address=self._peers.address(member.name) or member.address)
+            for member in self._replica.members()
+        ]
+        return msgspec.structs.replace(report, members=members)
 
     def _answer(self, gateway: object, parts: list[bytes]) -> None:
         assert isinstance(gateway, Connection)
@@ -296,11 +363,27 @@ class Shard:
     # --- incoming connections -----------------------------------------------------------------------------------------
 
     def _hello(self) -> Hello:
-        config = self._config
-        return Hello(VERSION, config.cluster, config.shard, "replica", config.node, self._replica.engine.born)
+        config, engine = self._config, self._replica.engine
+        return Hello(
+            VERSION,
+            engine.membership.cluster,
+            config.shard,
+            "replica",
+            config.node,
+            engine.born,
+            engine.is_blank,
+            config.peers[config.node],
+            engine.data,
+        )
 
     def _accept(self) -> Connection:
         return Connection(self._on_frame, self._on_lost)
+
+    def _accept_own(self) -> Connection:
+        """This node's gateways: they need not know what cluster it belongs to."""
+        connection = self._accept()
+        self._own.add(connection)
+        return connection
 
     def _on_frame(self, connection: Connection, kind: int, payload: memoryview) -> None:
         peer = connection.peer
@@ -321,7 +404,7 @@ class Shard:
             if self._replica.request(connection, payload):
                 self._poke()
             else:
-                connection.send(REPORT, msgspec.msgpack.encode(self._report()))
+                connection.send(REPORT, msgspec.msgpack.encode(self._whole(self._report())))
         elif kind == ASK:
             self._on_question(connection, ask_decoder.decode(payload))
         elif kind == CANCEL and len(payload) == CANCEL_PAYLOAD.size:
@@ -332,26 +415,26 @@ class Shard:
     def _on_question(self, connection: Connection, question: Ask) -> None:
         if isinstance(question, AskLook):
             connection.send(TOLD, msgspec.msgpack.encode(self._replica.look(question)))
+        elif isinstance(question, AskChange):
+            if self._replica.change(connection, question):
+                self._poke()
+            else:
+                connection.send(REPORT, msgspec.msgpack.encode(self._whole(self._report())))
         else:
             self._digests_asked.append((connection, question.number))
             self._poke()
 
+    def _here(self) -> Here:
+        """What this replica knows when somebody says hello."""
+        config, engine = self._config, self._replica.engine
+        applied = engine.memberships.applied
+        removed = applied.removed if applied is not None else ()
+        return Here(config.node, config.shard, engine.is_blank, engine.membership, removed, config.peers)
+
     def _greet(self, connection: Connection, hello: Hello) -> None:
-        config, trouble = self._config, None
-        if connection.certified not in (None, hello.name):
-            trouble = f"the certificate of {connection.certified} does not speak for {hello.name}"
-        elif hello.version != VERSION:
-            trouble = f"this node speaks version {VERSION} of the protocol, the other {hello.version}"
-        elif (hello.cluster, hello.shard) != (config.cluster, config.shard):
-            trouble = f"this is shard {config.shard} of cluster {config.cluster}, not {hello.shard} of {hello.cluster}"
-        elif hello.name not in config.peers:
-            trouble = f"{hello.name} is not a member of this cluster ({', '.join(sorted(config.peers))})"
-        elif hello.role == "replica" and hello.name == config.node:
-            trouble = f"{hello.name} is this node itself"
-        elif hello.role not in ("replica", "gateway"):
-            trouble = f"the role {hello.role!r} is unknown"
-        if trouble is not None:
-            connection.refuse(trouble)
+        refusal = self._refuse(connection, hello)
+        if refusal is not None:
+            connection.refuse(refusal.detail, REMOVED if refusal.removed else REFUSED)
             return
         connection.introduce(hello)
         connection.send(HELLO, msgspec.json.encode(self._hello()))
@@ -359,9 +442,45 @@ class Shard:
             self._peers.accepted(hello.name, connection)
         else:
             self._gateways.add(connection)
-            connection.send(REPORT, msgspec.msgpack.encode(self._report()))
+            connection.send(REPORT, msgspec.msgpack.encode(self._whole(self._report())))
+
+    def _refuse(self, connection: Connection, hello: Hello) -> Refusal | None:
+        here = self._here()
+        if connection.certified not in (None, hello.name):
+            return Refusal(f"the certificate of {connection.certified} does not speak for {hello.name}")
+        if connection in self._own and hello.role == "gateway":
+            hello = msgspec.structs.replace(hello, cluster=here.membership.cluster)
+        if hello.role == "replica" and self._peers.has_other_data(hello):
+            return Refusal(f"{hello.name} is connected already, with other data: two nodes cannot have one name")
+        refusal = refuse(hello, here)
+        if refusal is None:
+            self._adopt(hello, here)
+        return refusal
+
+    def _welcome(self, hello: Hello) -> str:
+        """Why the replica that answers is not to be spoken with, or nothing."""
+        here = self._here()
+        refusal = refuse(hello, here)
+        if refusal is not None:
+            return refusal.detail
+        self._adopt(hello, here)
+        return ""
+
+    def _adopt(self, hello: Hello, here: Here) -> None:
+        if adopts(hello, here):
+            _log.info("belongs to a cluster now", cluster=hello.cluster, by=hello.name)
+            self._replica.adopt(hello.cluster)
+            self._poke()
+
+    def _removed(self, words: str) -> None:
+        """A member says that this replica was removed."""
+        if not self._replica.engine.is_removed:
+            _log.error("this node was removed from the cluster and serves no more", cause=words)
+            self._replica.retire()
+            self._poke()
 
     def _on_lost(self, connection: Connection) -> None:
+        self._own.discard(connection)
         if connection.peer is None:
             return
         if connection.peer.role == "replica":
@@ -373,7 +492,10 @@ class Shard:
 
 
 def _gist(report: Report) -> tuple[object, ...]:
-    return (report.leader, report.term, report.serving, report.has_quorum, report.trouble)
+    return (
+        *(report.leader, report.term, report.serving, report.has_quorum, report.trouble),
+        *(report.members_version, report.is_removed),
+    )
 
 
 def main() -> None:

@@ -61,6 +61,7 @@ class _Stream:
     resume_s: float = 0.0
     sent: int = 0
     taken: int = 0
+    percent: int = 0
 
 
 class Outgoing:
@@ -123,7 +124,13 @@ class Outgoing:
             self._streams[node] = _Stream(now_s + pause_s, resume_s=now_s + pause_s)
         elif stream.taken < answer.offset <= stream.sent:
             stream.taken = answer.offset
+            stream.percent = 100 * stream.taken // self._copy.size
         return None
+
+    def percent(self, node: str) -> int | None:
+        """How much of the copy `node` has taken, of a hundred; None if it is being sent none."""
+        stream = self._streams.get(node)
+        return stream.percent if stream is not None else None
 
     def leave(self, node: str) -> None:
         """The connection to `node` is gone, and its stream with it."""

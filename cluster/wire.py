@@ -15,7 +15,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 
@@ -31,14 +31,18 @@ HELLO_BYTES_MAX = 4096
 HELLO_TIMEOUT_S = 2.0
 """How long a new connection may take to say who it is."""
 
-HELLO, REFUSED, RAFT, PING, OPERATIONS, CANCEL, OUTCOMES, REPORT, ASK, TOLD = range(1, 11)
+HELLO, REFUSED, RAFT, PING, OPERATIONS, CANCEL, OUTCOMES, REPORT, ASK, TOLD, REMOVED = range(1, 12)
 
 HEADER = struct.Struct("<IB")
 CANCEL_PAYLOAD = struct.Struct("<QQ")
 
 
 class Hello(msgspec.Struct, frozen=True, tag="trimaran"):
-    """Who speaks: `role` is "replica" or "gateway". `cluster` names the cluster that the node was founded with."""
+    """Who speaks: `role` is "replica" or "gateway". `cluster` names the cluster that it belongs to.
+
+    A replica also says whether it is born (`cluster.standing`) and whether it is blank (`cluster.admission`), where
+    the others reach it, and which data it speaks for: a number made with its data directory.
+    """
 
     version: int
     cluster: str
@@ -46,13 +50,27 @@ class Hello(msgspec.Struct, frozen=True, tag="trimaran"):
     role: str
     name: str
     born: bool = False
+    blank: bool = False
+    address: str = ""
+    data: str = ""
+
+
+class MemberReport(msgspec.Struct, array_like=True, frozen=True):
+    """A member as a replica sees it. What a leader knows: up to where it holds the log, and how much of a copy."""
+
+    name: str
+    address: str
+    voter: bool
+    held_index: int | None = None
+    copy_percent: int | None = None
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True):
     """What a shard's replica tells its gateways when it changes, and every now and then.
 
     serving: this replica leads and can take operations. has_quorum: it hears a majority of the replicas.
-    trouble: why this replica is not fit to serve, in one sentence, or None.
+    trouble: why this replica is not fit to serve, in one sentence, or None. members: those in force here;
+    `members_version` counts how often that has changed. is_removed: this replica is none, and never will be again.
     """
 
     node: str
@@ -63,6 +81,10 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
     serving: bool
     has_quorum: bool
     trouble: str | None
+    cluster: str = ""
+    members_version: int = 0
+    members: list[MemberReport] = []
+    is_removed: bool = False
 
 
 class AskDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -92,6 +114,23 @@ class ToldLook(msgspec.Struct, array_like=True, frozen=True, tag=2):
     staleness_ms: int | None
 
 
+class AskChange(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """A gateway asks the leader for another membership. → `ToldChange`, once it is committed; silence elsewhere."""
+
+    number: int
+    verb: Literal["add", "remove", "move"]
+    name: str
+    address: str = ""
+
+
+class ToldChange(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """It is so now, or else the code and the words of the refusal (`ChangeRefusedError`)."""
+
+    number: int
+    code: str = ""
+    detail: str = ""
+
+
 class ToldDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """The answer to the question of this `number`: the state's digest as of `applied_index`, or the `trouble`."""
 
@@ -102,8 +141,8 @@ class ToldDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
     trouble: str | None = None
 
 
-Ask = AskDigest | AskLook
-Told = ToldDigest | ToldLook
+Ask = AskDigest | AskLook | AskChange
+Told = ToldDigest | ToldLook | ToldChange
 ask_decoder: msgspec.msgpack.Decoder[Ask] = msgspec.msgpack.Decoder(Ask)
 told_decoder: msgspec.msgpack.Decoder[Told] = msgspec.msgpack.Decoder(Told)
 hello_decoder = msgspec.json.Decoder(Hello)
@@ -158,9 +197,9 @@ class Connection(asyncio.Protocol):
         self.peer = peer
         self.settled.set()
 
-    def refuse(self, trouble: str) -> None:
-        """Tell the other end why it is not welcome, and close."""
-        self.send(REFUSED, trouble.encode())
+    def refuse(self, trouble: str, kind: int = REFUSED) -> None:
+        """Tell the other end why it is not welcome (`REMOVED`: and never will be again), and close."""
+        self.send(kind, trouble.encode())
         self.trouble, self._closing = trouble, True
         if self.transport is not None:
             self.transport.close()
@@ -179,7 +218,7 @@ class Connection(asyncio.Protocol):
         view, position = memoryview(data), 0
         while len(view) - position >= HEADER.size:
             size, kind = HEADER.unpack_from(view, position)
-            if self.peer is None and kind not in (HELLO, REFUSED):
+            if self.peer is None and kind not in (HELLO, REFUSED, REMOVED):
                 self._give_up("it did not begin with a hello")
                 return
             if not 1 <= size <= (FRAME_BYTES_MAX if self.peer is not None else HELLO_BYTES_MAX):

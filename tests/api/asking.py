@@ -62,6 +62,7 @@ def validator(schema: Any) -> Draft202012Validator:
 
 def _template(path: str) -> str:
     path = path.partition("?")[0]
+    path = re.sub(r"^/v1/cluster/members/[^/]+", "/v1/cluster/members/{member}", path)
     return re.sub(r"^/v1/queues/[^/]+", "/v1/queues/{queue}", path)
 
 

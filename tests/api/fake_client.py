@@ -45,6 +45,7 @@ class FakeClient(Client):
         self.fails_with: Exception | None = None
         self.refuses_with: Outcome | None = None
         self.trouble: str | None = None
+        self.changed: list[tuple[str, str, str]] = []
         self.staleness_ms: int | None = 3
         self.waiting, self.cancelled = asyncio.Event(), asyncio.Event()
         self._sent = asyncio.Condition()
@@ -112,6 +113,11 @@ class FakeClient(Client):
             raise self.fails_with
         swept = self.store.start_sweep().result
         return ShardDigest(0, self.store.last_index, swept.digest.hex(), swept.records)
+
+    async def change(self, verb: str, name: str, address: str = "", *, timeout_ms: int) -> None:
+        if self.fails_with is not None:
+            raise self.fails_with
+        self.changed.append((verb, name, address))
 
     def status(self) -> Status:
         return Status("n1", [NodeStatus("n1", "a:1", True)], [ShardStatus(0, "n1", 3, 9, 9, self.trouble)])

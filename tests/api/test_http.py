@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from api import health, openapi, rest, seed
+from api import health, members, openapi, rest, seed
 from api.messages import read_receipt, read_receipts, receipt
 from api.problem import REFUSALS
 from cluster.replica import STORE_FULL
@@ -176,7 +176,7 @@ async def test_a_silent_client_is_cut(node: Cluster, sent: bytes) -> None:
 async def test_the_description_tells_every_route(node: Cluster) -> None:
     routes = {
         (route.method.lower(), route.path)
-        for routes in (rest.ROUTES, seed.ROUTES, health.ROUTES, openapi.ROUTES)
+        for routes in (rest.ROUTES, members.ROUTES, seed.ROUTES, health.ROUTES, openapi.ROUTES)
         for route in routes
     }
     served = await node.ok("n1", "GET", "/openapi.json")

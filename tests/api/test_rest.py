@@ -199,7 +199,9 @@ async def test_tokens_are_never_used_twice_without_a_key(node: Gateway) -> None:
 
 async def test_the_cluster_is_shown(node: Gateway) -> None:
     shown = await ask(node, "GET", "/v1/cluster")
-    assert shown["nodes"] == [{"name": "n1", "address": "a:1", "reachable": True}]
+    (node_shown,) = shown["nodes"]
+    assert (node_shown["name"], node_shown["address"], node_shown["reachable"]) == ("n1", "a:1", True)
+    assert node_shown["role"] == "voter"
     assert shown["shards"][0]["leader"] == "n1"
 
 

@@ -75,7 +75,10 @@ THREE = "n1=127.0.0.1:7800,n2=127.0.0.1:7801,n3=127.0.0.1:7802"
         ({"peers": "n1=127.0.0.1:7800,n2=127.0.0.1:7800"}, "--peers n1 and n2 have the same address"),
         ({"peers": "n1=127.0.0.1:7800,n1=127.0.0.1:7801"}, "'n1=127.0.0.1:7801' is given twice"),
         ({"peers": "127.0.0.1:7800"}, "is not NAME=HOST:PORT"),
-        ({"peers": ",".join(f"n{n}=127.0.0.1:{7800 + n}" for n in range(1, 9))}, "names 8 nodes, but a cluster has at"),
+        (
+            {"peers": ",".join(f"n{n}=127.0.0.1:{7800 + n}" for n in range(1, 10))},
+            "names 9 nodes, but a cluster",
+        ),
         ({"http": "127.0.0.1:7800"}, "--http 127.0.0.1:7800 and --raft 127.0.0.1:7800 use the same port"),
         ({"http": "0.0.0.0:7700"}, "add --insecure-listen"),
         ({"raft": "box:7800"}, "--raft box:7800 is another machine, or can be reached from one"),

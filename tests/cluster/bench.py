@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import TypeVar
 
 from cluster.engine import Engine
@@ -21,7 +22,9 @@ def payload(text: str) -> bytes:
 class Bench:
     """Engine "a" of a, b and c, unless told otherwise; what it sends is kept in `sent` as (node, message)."""
 
-    def __init__(self, members: str = "abc", store: MemoryStore | None = None, tuning: Tuning | None = None) -> None:
+    def __init__(
+        self, members: Mapping[str, str] | str = "abc", store: MemoryStore | None = None, tuning: Tuning | None = None
+    ) -> None:
         self.store = store or MemoryStore()
         self.now_s = 1000.0
         self.sent: list[tuple[str, Message]] = []

@@ -88,7 +88,7 @@ async def shard(tmp_path: Path) -> AsyncIterator[Shard]:
 
 @pytest.fixture
 async def client(shard: Shard, tmp_path: Path) -> AsyncIterator[Client]:
-    client = Client("n1", "c", {"n1": f"unix:{tmp_path / 's'}"}, {"n1": "127.0.0.1:1"})
+    client = Client("n1", f"unix:{tmp_path / 's'}")
     await client.start()
     yield client
     await client.close()
@@ -128,7 +128,7 @@ async def test_what_was_sent_and_not_answered_is_unknown(shard: Shard, client: C
 
 
 async def test_what_was_never_sent_is_not_done(tmp_path: Path) -> None:
-    client = Client("n1", "c", {"n1": f"unix:{tmp_path / 'nobody'}"}, {"n1": "127.0.0.1:1"})
+    client = Client("n1", f"unix:{tmp_path / 'nobody'}")
     await client.start()
     with pytest.raises(ClusterTrouble) as trouble:
         await client.submit(PurgeQueue("q"), timeout_ms=50)

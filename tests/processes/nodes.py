@@ -50,7 +50,7 @@ class Node:
     def __init__(
         self, name: str, directory: Path, http: str, raft: str, peers: str = "", extra: tuple[str, ...] = ()
     ) -> None:
-        self.name, self.directory, self.url = name, directory / name, f"http://{http}"
+        self.name, self.directory, self.url, self.raft = name, directory / name, f"http://{http}", raft
         self.argv = [
             *(sys.executable, "-m", "api.cli", "serve", "--node", name, "--data", str(self.directory)),
             *("--http", http, "--raft", raft, *extra),
@@ -103,10 +103,21 @@ class Cluster:
         addresses = [f"127.0.0.1:{port}" for port in free_ports(2 * count)]
         names = [f"n{number}" for number in range(1, count + 1)]
         peers = ",".join(f"{name}={address}" for name, address in zip(names, addresses[count:], strict=True))
+        self.extra = extra
         self.nodes = {
             name: Node(name, directory, http, raft, peers if count > 1 else "", extra)
             for name, http, raft in zip(names, addresses[:count], addresses[count:], strict=True)
         }
+
+    def join(self, name: str) -> Node:
+        """Start a node that is configured with the others and itself; it is no member yet. Its address is `raft`."""
+        directory = next(iter(self.nodes.values())).log.parent
+        http, raft = (f"127.0.0.1:{port}" for port in free_ports(2))
+        others = {other.name: other.raft for other in self.nodes.values()} | {name: raft}
+        peers = ",".join(f"{other}={address}" for other, address in others.items())
+        node = self.nodes[name] = Node(name, directory, http, raft, peers, self.extra)
+        node.start()
+        return node
 
     async def __aenter__(self) -> Cluster:
         self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.answer_s, sock_connect=1))
