@@ -275,10 +275,11 @@ async def test_slow_ones_have_one_deadline_for_handshake_and_hello(
         writer.write(said)
         closed = asyncio.create_task(reader.read())
         trickle = iter(bytes(1000))
-        while not closed.done():  # a byte at a time buys no time
-            if said:
-                writer.write(bytes([next(trickle)]))
-            await asyncio.wait([closed], timeout=0.02)
+        async with asyncio.timeout(PATIENCE_S):
+            while not closed.done():  # a byte at a time buys no time
+                if said:
+                    writer.write(bytes([next(trickle)]))
+                await asyncio.wait([closed], timeout=0.02)
         writer.transport.abort()
         await asyncio.gather(closed, return_exceptions=True)
         await until(lambda: not served.port_._strangers)
