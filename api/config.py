@@ -104,6 +104,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ),
     ] = 256 * MIB
 
+    scrub_interval_ms: Annotated[
+        int,
+        # What lies unread for years rots unseen; a day is short beside the time between two disks that fail.
+        _setting("How often everything stored is read again and compared with the other nodes; 0: never.", ge=0),
+    ] = 86_400_000
+    scrub_bytes_per_s: Annotated[
+        int, _setting("How fast it is read again at most: a small part of what a disk can do.", ge=64 * KIB)
+    ] = 16 * MIB
+
     heartbeat_ms: Annotated[int, _setting("How often the leader says that it lives.", ge=10, le=10_000)] = 50
     election_min_ms: Annotated[int, _setting("Shortest silence after which a new leader is sought.", ge=100)] = 600
     election_max_ms: Annotated[int, _setting("Longest such silence. The actual one is random.", le=60_000)] = 1200

@@ -70,6 +70,7 @@ _NODE = _object(
     role={"enum": ["voter", "learner"]},
     held_index={"type": ["integer", "null"], "description": "Up to where it holds the log, as the leader knows."},
     copy_percent={"type": ["integer", "null"], "description": "How much of a copy it has, while it gets one."},
+    scrub={"oneOf": [{"type": "null"}, {"$ref": "#/components/schemas/Scrub"}]},
 )
 
 SCHEMAS: dict[str, Any] = {
@@ -162,6 +163,16 @@ SCHEMAS: dict[str, Any] = {
         ["node", "shards"],
         node=_TEXT,
         shards=_list(_object(shard=_COUNT, applied_index=_COUNT, digest=_TEXT, records=_COUNT)),
+    ),
+    "Scrub": _object(
+        bytes=_COUNT,
+        passes=_COUNT,
+        began_ms=_COUNT,
+        ended_ms=_COUNT,
+        damages=_COUNT,
+        repairs=_COUNT,
+        disagreement={"type": ["string", "null"]},
+        ailing={"type": "object", "additionalProperties": _TEXT},
     ),
     "Problem": _object(
         ["type", "title", "status", "detail"],
@@ -269,6 +280,7 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("put", "/v1/cluster/members/{member}", "Add a member: a learner first", "MemberIn", {200: "Member"}, [_MEMBER]),
     ("patch", "/v1/cluster/members/{member}", "A member has moved", "MemberIn", {200: "Member"}, [_MEMBER]),
     ("delete", "/v1/cluster/members/{member}", "Remove a member for good", None, {200: "Member"}, [_MEMBER]),
+    ("post", "/v1/cluster/scrub", "Read everything stored again and compare the nodes", None, {202: "Cluster"}, []),
     ("get", "/v1/cluster/digest", "The digest of this node's own replica", None, {200: "Digest"}, []),
     ("post", "/send_message", "Send a new message to the queue", "SeedMessage", {201: "SeedSent"}, [_KEY]),
     ("get", "/receive_message", "Receive the next message; {} if there is none", None, {200: "SeedReceived"}, [_KEY]),

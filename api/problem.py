@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from cluster.client import ClusterTrouble
+from cluster.repair import REPLICA_DAMAGED
 from cluster.replica import STORE_FULL
 from storage import codes
 from storage.operations import Refused
@@ -80,6 +81,7 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
     codes.MESSAGE_NOT_FOUND: (404, "There is no such message", "It was acked, has expired, or was never there."),
     codes.MESSAGE_LEASED: (409, "The message is leased", "Wait until it is nacked or its lease ends."),
     codes.STALE_RECEIPT: (409, "A receipt is stale: nothing was done", "Receive the message again."),
+    REPLICA_DAMAGED: (503, "This node's replica is damaged", "Ask another node; this one repairs itself if it can."),
     STORE_FULL: (507, "There is no room for more messages", "Receive and ack messages, or give the nodes more disk."),
 }
 """How each refusal of the rules is told over HTTP."""

@@ -380,6 +380,13 @@ async def digest(request: web.Request) -> web.Response:
     return answer(request, {"node": app[CLIENT].status().node, "shards": [found]})
 
 
+async def scrub(request: web.Request) -> web.Response:
+    """Read everything stored again and compare the nodes, now."""
+    app = request.config_dict
+    await app[CLIENT].scrub(timeout_ms=app[SETTINGS].request_timeout_ms)
+    return answer(request, app[CLIENT].status(), 202)
+
+
 ROUTES = (
     web.get("/v1/queues", list_queues, allow_head=False),
     web.put("/v1/queues/{queue}", put_queue),
@@ -393,6 +400,7 @@ ROUTES = (
     web.post("/v1/queues/{queue}/nack", nack),
     web.post("/v1/queues/{queue}/extend", extend),
     web.get("/v1/cluster", cluster, allow_head=False),
+    web.post("/v1/cluster/scrub", scrub),
     web.get("/v1/cluster/digest", digest, allow_head=False),
 )
 

@@ -95,6 +95,8 @@ def _children(config: Config, identity: Identity) -> list[Child]:
         room_reserve_bytes=config.room_reserve_bytes,
         # What is kept for absent nodes must not be what fills the store: acked messages would free nothing.
         journal_keep_bytes=min(config.journal_keep_bytes, config.store_bytes_max // 4),
+        scrub_interval_ms=config.scrub_interval_ms,
+        scrub_bytes_per_s=config.scrub_bytes_per_s,
         heartbeat_ms=config.heartbeat_ms,
         election_min_ms=config.election_min_ms,
         election_max_ms=config.election_max_ms,

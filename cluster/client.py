@@ -40,14 +40,17 @@ from cluster.wire import (
     AskChange,
     AskDigest,
     AskLook,
+    AskScrub,
     Connection,
     Hello,
     MemberReport,
     Report,
+    ScrubReport,
     Told,
     ToldChange,
     ToldDigest,
     ToldLook,
+    ToldScrub,
     hello_decoder,
     report_decoder,
     told_decoder,
@@ -101,7 +104,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """A member of the cluster as this node sees it.
 
     `role` is "voter" or "learner". What the leader says: `held_index`, up to where the member holds the log, and
-    `copy_percent`, how much of a copy it has, while it gets one.
+    `copy_percent`, how much of a copy it has, while it gets one. `scrub`: what the member itself last reported.
     """
 
     name: str
@@ -110,6 +113,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     role: str = "voter"
     held_index: int | None = None
     copy_percent: int | None = None
+    scrub: ScrubReport | None = None
 
 
 class ShardStatus(msgspec.Struct, frozen=True):
@@ -521,14 +525,24 @@ class Client:
             raise ClusterTrouble("not_done", told.trouble)
         return ShardDigest(0, told.applied_index, told.digest.hex(), told.records)
 
+    async def scrub(self, *, timeout_ms: int) -> None:
+        """Have the leader begin a pass of the scrub. Raises `ClusterTrouble`."""
+        if self._leader is None:
+            raise ClusterTrouble("not_done", "no leader is known")
+        told = await self._ask(AskScrub, timeout_ms, self._leader.connection)
+        assert isinstance(told, ToldScrub)
+        if told.trouble is not None:
+            raise ClusterTrouble("not_done", told.trouble)
+
     async def look(self, query: Query, *, timeout_ms: int) -> ToldLook:
         """What this node's own replica has applied says to `query`, however stale it is. Raises `ClusterTrouble`."""
         told = await self._ask(lambda number: AskLook(number, query), timeout_ms)
         assert isinstance(told, ToldLook)
         return told
 
-    async def _ask(self, question: Callable[[int], Ask], timeout_ms: int) -> Told:
-        connection = self._replicas[self._node].connection
+    async def _ask(self, question: Callable[[int], Ask], timeout_ms: int, connection: Connection | None = None) -> Told:
+        """Ask this node's replica, or the one at the other end of `connection`."""
+        connection = connection or self._replicas[self._node].connection
         if connection is None:
             raise _no_shard()
         self._seq_asked += 1
@@ -555,10 +569,17 @@ class Client:
         nodes = []
         for member in sorted(self._members, key=lambda member: member.name):
             replica = self._replicas.get(member.name)
-            is_heard = replica is not None and replica.report is not None and now_s - replica.heard_s < STALE_S
-            role = "voter" if member.voter else "learner"
+            told = replica.report if replica is not None else None
             nodes.append(
-                NodeStatus(member.name, member.address, is_heard, role, member.held_index, member.copy_percent)
+                NodeStatus(
+                    member.name,
+                    member.address,
+                    replica is not None and told is not None and now_s - replica.heard_s < STALE_S,
+                    "voter" if member.voter else "learner",
+                    member.held_index,
+                    member.copy_percent,
+                    told.scrub if told is not None else None,
+                )
             )
         report = self._replicas[self._node].report
         if report is None:

@@ -30,6 +30,8 @@ class Elections(Seams):
     _standing: Standing
     _connected: set[str]
     _SyncObj__transferInProgress: bool
+    reluctance_s = 0.0
+    """How much later than others this replica campaigns: it leads only if nobody else can."""
     _campaigning = False  # the stock constructor asks for a timeout already
 
     def _begin_elections(self, now_s: float, alone: bool) -> None:
@@ -140,10 +142,10 @@ class Elections(Seams):
         return self._timeout_s()
 
     def _timeout_s(self) -> float:
-        return self._rng.uniform(self._tuning.election_min_s, self._tuning.election_max_s)
+        return self._rng.uniform(self._tuning.election_min_s, self._tuning.election_max_s) + self.reluctance_s
 
     def _jitter_s(self) -> float:
-        return self._rng.uniform(0.0, self._tuning.jitter_s)
+        return self._rng.uniform(0.0, self._tuning.jitter_s) + self.reluctance_s
 
     def _rest(self, now_s: float) -> None:
         self._rest_until_s = now_s + self._rng.uniform(1, 2) * self._tuning.retry_s

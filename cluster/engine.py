@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from math import inf, nextafter
 
 from cluster.elections import Elections
-from cluster.journal import BrokenInvariantError, Journal
+from cluster.journal import MARK_KIND, BrokenInvariantError, Journal
 from cluster.membership import (
     MEMBERSHIP_KIND,
     ChangeRefusedError,
@@ -97,6 +97,7 @@ class Engine(Elections):
         room_ok: Callable[[], bool] = lambda: True,
         heard: Callable[[str, int, int, bool], None] = lambda node, wall_ms, clock_ms, room_ok: None,
         cluster: str = "",
+        marked: Callable[[int, bytes], None] = lambda index, payload: None,
     ) -> None:
         """Stand where the store says. No transaction may be open: this takes one of its own.
 
@@ -111,6 +112,7 @@ class Engine(Elections):
         wall_ms(), stamp(), room_ok() → heard(node, wall_ms, clock_ms, room_ok): a follower's facts, told to the leader
             with every answer.
         cluster: the cluster's identity, for the record of the first change.
+        marked(index, payload): a mark is applied (`MARK_KIND`), and nothing after it in this tick.
         """
         adopted = store.meta(_ADOPTED)
         founders = configured(members, adopted.decode() if adopted is not None else cluster)
@@ -121,6 +123,9 @@ class Engine(Elections):
         self._rng = rng or random.Random()
         self._dropped, self._stamp, self._observe = on_dropped, stamp, observe
         self._wall_ms, self._room_ok, self._heard = wall_ms, room_ok, heard
+        self._marked = marked
+        self.shunned: frozenset[str] = frozenset()
+        """Who is handed nothing over to."""
 
         tuning = tuning or Tuning()
         store.begin()
@@ -167,6 +172,21 @@ class Engine(Elections):
     def born(self) -> bool:
         """What this replica's connections say in their hello."""
         return self._standing.born
+
+    @property
+    def counts(self) -> bool:
+        """Whether this replica remembers all that it has promised."""
+        return self._standing.counts
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether this replica's store was set aside, and no leader has vouched for it since."""
+        return self._standing.is_lost
+
+    @property
+    def durable_index(self) -> int:
+        """Index of the last entry that a crash would not take away."""
+        return self._durable_index
 
     @property
     def may_propose(self) -> bool:
@@ -583,10 +603,11 @@ class Engine(Elections):
         if now_s > transfer.until_s:
             self._transfer = None
         elif not transfer.asked:
+            fit = self._connected & self._voting - self.shunned
             able = [
                 (follower.match_index, name)
                 for name, follower in self._followers.items()
-                if name in self._connected & self._voting and follower.echo_s > -inf and transfer.to in (None, name)
+                if name in fit and follower.echo_s > -inf and transfer.to in (None, name)
             ]
             match_index, name = max(able, default=(0, ""))
             if match_index == self.last_index:
@@ -668,6 +689,9 @@ class Engine(Elections):
             elif entry.payload[0] == MEMBERSHIP_KIND:
                 self._memberships.apply(index, entry.payload)
             self._SyncObj__raftLastApplied = index
+            if entry.payload[0] == MARK_KIND:
+                self._marked(index, entry.payload)
+                break
         self._journal.set_applied(index, entry.term)
         while self._proposed and self._proposed[0] <= index:
             self._proposed.popleft()

@@ -19,6 +19,9 @@ from storage.state import Logged, Store
 NO_OP = 1
 """Kind of an entry that only marks the beginning of a term."""
 
+MARK_KIND = 3
+"""Kind of an entry after which a replica ends its tick, so that its commit is the state at exactly this index."""
+
 _TERM = struct.Struct("<Q")
 _APPLIED = struct.Struct("<QQ")
 

@@ -134,7 +134,43 @@ class PieceTaken(msgspec.Struct, array_like=True, frozen=True, tag=10):
     offset: int
 
 
-Message = Append | Appended | PreVote | PreVoted | RequestVote | Vote | TimeoutNow | Welcome | Piece | PieceTaken
+class Digest(msgspec.Struct, array_like=True, frozen=True, tag=20):
+    """The digest of the span of my state that the mark at `index` asks for, in the pass `pass_ms` (`cluster.scrub`).
+
+    `format` is that of my store: states of different formats are not to be compared.
+    """
+
+    urgent: ClassVar[bool] = True
+    term: int
+    index: int
+    pass_ms: int
+    format: int
+    digest: bytes
+
+
+class Ailing(msgspec.Struct, array_like=True, frozen=True, tag=21):
+    """My store is damaged: can I be spared? → `Spared` with the same `round`, or silence (`cluster.repair`).
+
+    Whoever spares me must hold everything up to `index`.
+    """
+
+    urgent: ClassVar[bool] = True
+    term: int
+    round: int
+    index: int
+    cause: str
+
+
+class Spared(msgspec.Struct, array_like=True, frozen=True, tag=22):
+    """You can be spared: I am sound, my word counts, and what you asked for is durable here."""
+
+    urgent: ClassVar[bool] = True
+    term: int
+    round: int
+
+
+_Consensus = Append | Appended | PreVote | PreVoted | RequestVote | Vote | TimeoutNow | Welcome | Piece | PieceTaken
+Message = _Consensus | Digest | Ailing | Spared
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -96,6 +96,11 @@ class Peers:
         for connection in list(self._inbound.values()):
             connection.close()
 
+    def reset(self) -> None:
+        """Close every connection, to dial anew: this replica is not the one that the others were talking to."""
+        for connection in [*self._dialled.values(), *self._inbound.values()]:
+            connection.close()
+
     def send(self, node: str, message: Message) -> None:
         """Send to `node`; nothing happens when it is not connected."""
         connection = self._dialled.get(node)

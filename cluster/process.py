@@ -17,6 +17,9 @@ PR_SET_PDEATHSIG = 1
 EXIT_FAILED = 70
 """Exit code of a process that could not trust itself any more (EX_SOFTWARE)."""
 
+EXIT_DISK_FAILED = 74
+"""Exit code when the disk has failed (EX_IOERR): nothing gets better by starting again, so do not."""
+
 
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent dies, even by SIGKILL. `parent` is the parent's pid."""
@@ -45,11 +48,11 @@ def configure_logging(log_format: str, level: str, **context: Any) -> None:
     structlog.contextvars.bind_contextvars(**context)
 
 
-def fail(event: str, error: BaseException) -> NoReturn:
+def fail(event: str, error: BaseException, *, code: int = EXIT_FAILED) -> NoReturn:
     """Log why, and end this process at once: nothing it holds can be trusted, and nothing more may leave it."""
     structlog.get_logger().critical(event, error=f"{type(error).__name__}: {error}", exc_info=error)
     sys.stderr.flush()
-    os._exit(EXIT_FAILED)
+    os._exit(code)
 
 
 def fail_on_surprise(loop: asyncio.AbstractEventLoop) -> None:

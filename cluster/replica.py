@@ -23,7 +23,9 @@ from cluster.clock import ClusterClock
 from cluster.dispatcher import Dispatcher, Request
 from cluster.engine import Engine
 from cluster.freshness import Freshness
-from cluster.messages import Append, Message
+from cluster.messages import Ailing, Append, Digest, Message, Spared
+from cluster.repair import RELUCTANCE_S, REPLICA_DAMAGED, Repair
+from cluster.scrub import Scrub, ScrubSettings, Tally
 from cluster.tuning import Tuning
 from cluster.wire import FRAME_BYTES_MAX, AskChange, AskLook, MemberReport, Report, ToldChange, ToldLook
 from storage import codes, machine, queries
@@ -51,6 +53,8 @@ from storage.state import Store
 
 STORE_FULL = "store_full"
 """Refusal by the leader: publishing would not leave enough room on enough replicas."""
+
+NO_SCRUB = ScrubSettings(interval_ms=0)
 
 STEER_S = 0.1
 """How often a leader looks at the replicas' wall clocks, and every replica at the room on its disk."""
@@ -80,13 +84,18 @@ class Replica:
         room_reserve_bytes: int,
         cluster: str = "",
         tell: Callable[[object, ToldChange], None] = lambda asker, told: None,
+        scrub: ScrubSettings = NO_SCRUB,
+        tally: Tally | None = None,
+        ailing: str | None = None,
     ) -> None:
+        """`ailing`: what is known to be wrong with the store (`cluster.repair`). `tally`: goes on counting there."""
         self.name, self._tell = name, tell
         self._store, self._post, self._answer = store, post, answer
         self._monotonic, self._wall_ms = monotonic, wall_ms
         self._reserve_bytes = room_reserve_bytes
         self.clock = ClusterClock(monotonic)
         self._freshness = Freshness()
+        self._connected: set[str] = set()
         self._inbox: list[Callable[[], None]] = []
         self._held: list[tuple[str, Message]] = []
         self._answers: dict[object, list[tuple[bytes, bytes, bytes]]] = {}
@@ -121,20 +130,44 @@ class Replica:
             room_ok=lambda: self.room_ok,
             heard=self._heard,
             cluster=cluster,
+            marked=lambda index, payload: self.scrub.marked(index, payload),
         )
         self._changes = Changes(self.engine)
         self._changed: list[tuple[object, ToldChange]] = []
+        self._known_ailing: dict[str, str] = {}
+        self._repair: Repair | None = None
+        self.scrub = Scrub(
+            name,
+            store,
+            scrub,
+            tally or Tally(),
+            voters=lambda: self.engine.membership.voters,
+            connected=lambda: self._connected,
+            ailing=lambda: self._known_ailing,
+            tell=post,
+            term=lambda: self.engine.term,
+        )
+        if ailing is not None:
+            self._begin_repair(ailing)
 
     # --- what arrives -------------------------------------------------------------------------------------------------
 
     def connected(self, node: str, born: bool) -> None:
         """A connection to another replica stands."""
-        self._inbox.append(lambda: self.engine.connected(node, born))
+
+        def gain() -> None:
+            self._connected.add(node)
+            self.engine.connected(node, born)
+            self.scrub.connected(node)
+
+        self._inbox.append(gain)
 
     def disconnected(self, node: str) -> None:
         """The connection to another replica is gone."""
 
         def lose() -> None:
+            self._connected.discard(node)
+            self._hear_of(node, None)
             self.engine.disconnected(node)
             self.clock.silent(node)
             self._rooms.pop(node, None)
@@ -153,6 +186,17 @@ class Replica:
         """A message of another replica has arrived."""
 
         def take() -> None:
+            match message:
+                case Digest():
+                    self.scrub.heard(node, message, self._monotonic())
+                    return
+                case Ailing():
+                    self._on_ailing(node, message)
+                    return
+                case Spared():
+                    if self._repair is not None:
+                        self._repair.heard(node, message)
+                    return
             self.engine.receive(node, message)
             if type(message) is Append and message.term == self.engine.term and node == self.engine.leader:
                 self._freshness.told(message.commit_index, self._monotonic())
@@ -169,7 +213,7 @@ class Replica:
             Request(gateway, item.session, item.seq, item.operation, raw, arrived_s, index)
             for item, raw in decode_items(items)
         ]
-        if not self.engine.is_leader:
+        if not self.engine.is_leader or self._is_unfit:
             return False
         for request in requests:
             if type(request.operation) is Forget:
@@ -182,6 +226,8 @@ class Replica:
 
     def look(self, question: AskLook) -> ToldLook:
         """Answer from what is applied here, leading or not, between ticks: cheap, and perhaps stale."""
+        if self._repair is not None:
+            return ToldLook(question.number, Refused(REPLICA_DAMAGED), b"", 0, None)
         outcome, block = queries.answer(self._store, question.query)
         since_s = self._freshness.since_s
         staleness_ms = None if since_s == -inf else max(0, round(1000 * (self._monotonic() - since_s)))
@@ -226,13 +272,20 @@ class Replica:
         self._store.commit()
         engine.synced()
         self._release()
+        self.scrub.committed(self.clock.now_ms(), now_s)
+        self._mind_damage(now_s)
 
     def _lead(self, now_s: float) -> None:
+        if self._is_unfit:
+            return
         self._freshness.told(self.engine.commit_index, self.engine.confirmed_since())
         if not self.clock.anchored:
             self._steer(now_s)
         if self.clock.anchored and self.engine.may_propose and self.engine.confirmed_since() > -inf:
             self._propose(self._due_requests(now_s))
+            mark = self.scrub.due(self.clock.now_ms(), now_s)
+            if mark is not None:
+                self.scrub.proposed(self.engine.propose(mark), mark)
         self._answer_reads()
         self._changed += self._changes.advance()
 
@@ -393,6 +446,71 @@ class Replica:
         self._dispatcher = Dispatcher()
         self._pulsing = False
         self._changes.clear()
+        self.scrub.stop_leading()
+
+    # --- damage -------------------------------------------------------------------------------------------------------
+
+    @property
+    def born(self) -> bool:
+        """What this replica's connections say in their hello."""
+        return self.engine.born
+
+    @property
+    def ailing(self) -> str | None:
+        """What is wrong with this replica's store, or None."""
+        return self._repair.cause if self._repair is not None else None
+
+    @property
+    def is_spared(self) -> bool:
+        """Whether the others can spare this ailing replica, so that its store may be set aside now."""
+        return self._repair is not None and self._repair.is_spared
+
+    @property
+    def _is_unfit(self) -> bool:
+        """Whether this replica must not serve as leader: its store is damaged, and there are others."""
+        return self._repair is not None and len(self.engine.membership.voters) > 1
+
+    def _begin_repair(self, cause: str) -> None:
+        self._hear_of(self.name, cause)
+        self._repair = Repair(
+            self.name,
+            cause,
+            voters=lambda: self.engine.membership.voters,
+            tell=self._broadcast,
+            index=lambda: self.engine.commit_index,
+            term=lambda: self.engine.term,
+        )
+
+    def _broadcast(self, message: Message) -> None:
+        for node in sorted(self._connected):
+            self._post(node, message)
+
+    def _mind_damage(self, now_s: float) -> None:
+        """An ailing replica asks to be spared, and does not lead if anybody else can."""
+        if self._repair is None and self.scrub.damage is not None:
+            self._begin_repair(self.scrub.damage)
+        if self._repair is None:
+            return
+        self._repair.step(now_s)
+        self.engine.reluctance_s = RELUCTANCE_S if self._is_unfit else 0.0
+        if self._is_unfit:
+            self.engine.transfer()
+
+    def _on_ailing(self, node: str, message: Ailing) -> None:
+        """Another replica asks whether it can be spared."""
+        self._hear_of(node, message.cause)
+        engine = self.engine
+        is_sound = self._repair is None and engine.counts and engine.leader is not None
+        if is_sound and engine.durable_index >= message.index:
+            self._post(node, Spared(engine.term, message.round))
+
+    def _hear_of(self, node: str, cause: str | None) -> None:
+        """`node` is damaged, or that is over."""
+        if self._known_ailing.get(node) == cause:
+            return
+        known = {name: known for name, known in self._known_ailing.items() if name != node}
+        self._known_ailing = known | ({} if cause is None else {node: cause})
+        self.engine.shunned = frozenset(self._known_ailing)
 
     def _steer(self, now_s: float) -> None:
         self._steered_s = now_s
@@ -455,10 +573,14 @@ class Replica:
     def report(self) -> Report:
         """What to tell the gateways."""
         engine = self.engine
-        serving = engine.is_leader and engine.confirmed_since() > -inf and self.clock.anchored
+        serving = engine.is_leader and not self._is_unfit and engine.confirmed_since() > -inf and self.clock.anchored
         trouble = None
         if engine.is_removed:
             trouble = f"{self.name} was removed from the cluster: stop it"
+        elif self._repair is not None:
+            trouble = f"this replica is damaged, and waits until the others can spare it: {self._repair.cause}"
+        elif engine.is_lost:
+            trouble = "this replica was damaged, and gets everything anew from the others"
         elif engine.leader is None:
             trouble = "no leader is known"
         elif engine.snapshot_trouble is not None:
@@ -479,6 +601,7 @@ class Replica:
             engine.membership.cluster,
             engine.memberships.version,
             is_removed=engine.is_removed,
+            scrub=self.scrub.tally.report(self.scrub.disagreement, self._known_ailing),
         )
 
     def members(self) -> list[MemberReport]:
@@ -492,6 +615,8 @@ class Replica:
     def next_wakeup(self) -> float:
         """Monotonic time in seconds at which `tick` must run even if nothing arrives."""
         wakeup_s = self.engine.next_wakeup()
+        if self._repair is not None:
+            wakeup_s = min(wakeup_s, self._repair.next_s)
         if not self.engine.is_leader:
             return wakeup_s
         if self._is_put_off and self._reads:

@@ -16,11 +16,14 @@ import structlog
 import uvloop
 
 from cluster.admission import Here, Refusal, adopts, refuse
-from cluster.engine import ReinstalledError
+from cluster.keeper import Change, Keeper
+from cluster.membership import configured
 from cluster.messages import decode_message
 from cluster.peers import Peers
-from cluster.process import configure_logging, die_with, fail, fail_on_surprise
+from cluster.process import EXIT_DISK_FAILED, EXIT_FAILED, configure_logging, die_with, fail, fail_on_surprise
+from cluster.repair import Absent, Patient
 from cluster.replica import Replica
+from cluster.scrub import ScrubSettings, Tally
 from cluster.sockets import Port, split_address
 from cluster.tls import REFRESH_S, Tls, TlsError, TlsFiles
 from cluster.tuning import Tuning
@@ -40,18 +43,21 @@ from cluster.wire import (
     VERSION,
     Ask,
     AskChange,
+    AskDigest,
     AskLook,
+    AskScrub,
     Connection,
     Hello,
     Report,
     ToldChange,
     ToldDigest,
+    ToldScrub,
     ask_decoder,
     hello_decoder,
 )
 from storage.disk import UnusableError
 from storage.lmdb_store import LmdbStore
-from storage.state import StorageFailure, Sweep
+from storage.state import DamageError, StorageFailure, Sweep
 
 REPORT_S = 0.2
 """How often gateways are told how things are, if nothing else tells them sooner."""
@@ -85,6 +91,8 @@ class ShardConfig(msgspec.Struct, frozen=True):
     store_bytes_max: int
     room_reserve_bytes: int
     journal_keep_bytes: int
+    scrub_interval_ms: int
+    scrub_bytes_per_s: int
     heartbeat_ms: int
     election_min_ms: int
     election_max_ms: int
@@ -105,7 +113,15 @@ class Shard:
             journal_keep_bytes=config.journal_keep_bytes,
         )
         self._tls = Tls(config.tls, config.node) if config.tls is not None else None
-        self._replica = self._open()
+        self._keeper = Keeper(
+            config.node,
+            configured(config.peers, config.cluster),
+            Path(config.directory),
+            open_store=self._open_store,
+            make=self._make,
+            post=lambda node, message: self._peers.send(node, message),
+            monotonic=time.monotonic,
+        )
         self._check_members()
         self._peers = Peers(
             self._hello,
@@ -115,7 +131,7 @@ class Shard:
             disconnected=self._disconnected,
             tls=self._tls,
         )
-        self._followed: tuple[Replica, int] | None = None
+        self._followed: tuple[Replica | Patient, int] | None = None
         self._gateways: set[Connection] = set()
         self._own: set[Connection] = set()
         self._ports = (Port(self._accept, self._tls), Port(self._accept_own))
@@ -131,18 +147,25 @@ class Shard:
         self._seen_off: asyncio.Future[None] | None = None
         self._closed = False
 
-    def _open(self) -> Replica:
+    @property
+    def _replica(self) -> Replica | Patient:
+        return self._keeper.replica
+
+    def _open_store(self) -> LmdbStore:
         config = self._config
-        self._store = LmdbStore(
+        return LmdbStore(
             Path(config.directory),
             bytes_max=config.store_bytes_max,
             identity=f"shard {config.shard} of node {config.node} of cluster {config.cluster}",
             migrating=lambda old, new: _log.info("migrating the store", from_format=old, to_format=new),
         )
+
+    def _make(self, store: LmdbStore, tally: Tally, ailing: str | None) -> Replica:
+        config = self._config
         return Replica(
             config.node,
             config.peers,
-            self._store,
+            store,
             post=lambda node, message: self._peers.send(node, message),
             answer=self._answer,
             monotonic=time.monotonic,
@@ -152,11 +175,16 @@ class Shard:
             room_reserve_bytes=config.room_reserve_bytes,
             cluster=config.cluster,
             tell=self._told_change,
+            scrub=ScrubSettings(config.scrub_interval_ms, config.scrub_bytes_per_s),
+            tally=tally,
+            ailing=ailing,
         )
 
     def _check_members(self) -> None:
         """The log wins over the configuration. Raises `UnusableError` when there is no log to win."""
         config, engine = self._config, self._replica.engine
+        if isinstance(engine, Absent):
+            return
         members = engine.membership.members
         if engine.memberships.is_changed:
             if members != config.peers:
@@ -182,7 +210,7 @@ class Shard:
         self._follow()
         self._mind_certificates()
         self._poke()
-        _log.info("shard started", listen=self._config.listen, applied_index=self._replica.engine.applied_index)
+        _log.info("shard started", listen=self._config.listen, applied_index=self._replica.report().applied_index)
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
@@ -194,7 +222,7 @@ class Shard:
         for port in self._ports:
             await port.close()
         await self._peers.close()
-        self._store.close()
+        self._keeper.close()
         _log.info("shard stopped")
 
     def _mind_certificates(self) -> None:
@@ -204,6 +232,8 @@ class Shard:
 
     async def _hand_over(self) -> None:
         """A planned stop is no failure: somebody else leads before this replica goes."""
+        if isinstance(self._replica, Patient):
+            return
         engine = self._replica.engine
         if not engine.is_leader or len(engine.membership.voters) == 1:
             return
@@ -241,11 +271,11 @@ class Shard:
         if self._closed:
             return
         try:
-            self._replica.tick()
-        except ReinstalledError:
-            self._reopen()
+            change = self._keeper.tick()
         except StorageFailure as error:
-            fail("storage failed", error)
+            fail("storage failed", error, code=exit_code(error))
+        if change is not Change.NONE:
+            self._begin_again(change)
         self._follow()
         self._tell_digest()
         self._tell_elections()
@@ -260,14 +290,15 @@ class Shard:
             longest_s = SWEEP_POLL_S if self._sweep is not None else REPORT_S
             self._timer = asyncio.get_running_loop().call_later(min(delay_s, longest_s), self._poke)
 
-    def _reopen(self) -> None:
-        """A snapshot has taken the store's place: begin again on it."""
-        self._store.close()
+    def _begin_again(self, change: Change) -> None:
+        """There is another replica: it has gone on from a snapshot, or knows nothing of what was said before."""
         self._digests_asked, self._sweep = self._digests_due + self._digests_asked, None
         self._digests_due = []
-        self._replica = self._open()
         self._election_steps.clear()
-        _log.info("snapshot installed", applied_index=self._replica.engine.applied_index)
+        if change is Change.FORGOTTEN:
+            self._peers.reset()
+            return
+        _log.info("snapshot installed", applied_index=self._replica.report().applied_index)
         for name, born in self._peers.present():
             self._replica.connected(name, born)
 
@@ -297,6 +328,8 @@ class Shard:
     # --- gateways -----------------------------------------------------------------------------------------------------
 
     def _tell_elections(self) -> None:
+        if isinstance(self._replica, Patient):
+            return
         engine = self._replica.engine
         if engine.election_steps != self._election_steps:
             for step, count in (engine.election_steps - self._election_steps).items():
@@ -324,21 +357,28 @@ class Shard:
 
     def _tell_digest(self) -> None:
         """Answer those who have asked for this replica's digest, with one sweep begun after they asked."""
-        if self._sweep is None:
-            if self._digests_asked:
-                self._sweep, self._digests_due = self._store.start_sweep(), self._digests_asked
-                self._digests_asked = []
+        store = self._keeper.store
+        if not (self._digests_asked or self._digests_due):
             return
         try:
+            if store is None:
+                raise DamageError("the store cannot be used")
+            if self._sweep is None:
+                self._sweep, self._digests_due, self._digests_asked = store.start_sweep(), self._digests_asked, []
             if not self._sweep.ready:
                 return
             swept = self._sweep.result
             told = ToldDigest(0, swept.applied[0], swept.digest, swept.records)
-        except StorageFailure as failure:
-            told = ToldDigest(0, 0, b"", 0, f"the state cannot be read: {failure}")
+        except DamageError as error:
+            told = ToldDigest(0, 0, b"", 0, f"this replica is damaged: {error}")
+            self._digests_due, self._digests_asked = self._digests_due + self._digests_asked, []
+            if store is not None:
+                self._keeper.suspect(error)
+                self._poke()
         self._sweep = None
         for gateway, number in self._digests_due:
             gateway.send(TOLD, msgspec.msgpack.encode(msgspec.structs.replace(told, number=number)))
+        self._digests_due = []
 
     def _report(self) -> Report:
         report = self._replica.report()
@@ -413,16 +453,25 @@ class Shard:
             raise ValueError(f"a gateway does not send such frames of kind {kind}")
 
     def _on_question(self, connection: Connection, question: Ask) -> None:
-        if isinstance(question, AskLook):
-            connection.send(TOLD, msgspec.msgpack.encode(self._replica.look(question)))
-        elif isinstance(question, AskChange):
-            if self._replica.change(connection, question):
-                self._poke()
-            else:
-                connection.send(REPORT, msgspec.msgpack.encode(self._whole(self._report())))
-        else:
-            self._digests_asked.append((connection, question.number))
-            self._poke()
+        match question:
+            case AskLook():
+                connection.send(TOLD, msgspec.msgpack.encode(self._keeper.look(question)))
+            case AskDigest():
+                self._digests_asked.append((connection, question.number))
+            case AskChange():
+                if not self._replica.change(connection, question):
+                    connection.send(REPORT, msgspec.msgpack.encode(self._whole(self._report())))
+            case AskScrub():
+                connection.send(TOLD, msgspec.msgpack.encode(ToldScrub(question.number, self._ask_for_scrub())))
+        self._poke()
+
+    def _ask_for_scrub(self) -> str | None:
+        """Have a pass of the scrub begin. Returns why it does not, or None."""
+        replica = self._replica
+        if isinstance(replica, Patient) or not replica.engine.is_leader:
+            return "this replica does not lead"
+        replica.scrub.ask()
+        return None
 
     def _here(self) -> Here:
         """What this replica knows when somebody says hello."""
@@ -491,6 +540,17 @@ class Shard:
             self._mind_gateways()
 
 
+_REMEDIES = {
+    StorageFailure: "mend or replace the disk; with an empty directory the replica gets everything from the others",
+    DamageError: "there are no others to get it from: restore a backup, or begin anew with an empty directory",
+}
+
+
+def exit_code(error: StorageFailure) -> int:
+    """A disk that has failed does not get better by starting again; other failures may."""
+    return EXIT_FAILED if isinstance(error, DamageError) else EXIT_DISK_FAILED
+
+
 def _gist(report: Report) -> tuple[object, ...]:
     return (
         *(report.leader, report.term, report.serving, report.has_quorum, report.trouble),
@@ -515,6 +575,9 @@ def main() -> None:
     except TlsError as error:
         _log.critical("cannot use the certificates", cause=str(error))
         os._exit(1)
+    except StorageFailure as error:
+        _log.critical("cannot read the store", cause=str(error), remedy=_REMEDIES[type(error)])
+        os._exit(exit_code(error))
     except Exception as error:
         fail("shard failed", error)
 

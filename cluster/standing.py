@@ -42,7 +42,11 @@ names the members and itself, and founds nothing as long as one of them remember
 
 A cluster of one is founded by itself at once.
 
-    meta "born" = absent: unborn | "0": founder | "1": born
+A replica whose store was set aside because it was damaged (`cluster.repair`) is *lost*: like an unborn one that knows
+that its cluster was founded. So it never founds, and nobody does while it is there: should all replicas lose their
+stores, they wait for an operator, and do not begin as an empty cluster.
+
+    meta "born" = absent: unborn | "0": founder | "1": born | "2": lost
 """
 
 from __future__ import annotations
@@ -53,6 +57,12 @@ from storage.state import Store
 
 _FOUNDER = b"0"
 _BORN = b"1"
+_LOST = b"2"
+
+
+def lose(store: Store) -> None:
+    """The store is new because a damaged one was set aside. Needs its open transaction."""
+    store.set_meta("born", _LOST)
 
 
 class Standing:
@@ -65,19 +75,24 @@ class Standing:
         self._value = store.meta("born")
         self._unborn_peers: set[str] = set()
         # Entries of a leader, or a peer that has some: the cluster was founded long ago.
-        self._is_founded = store.last_index > 1
+        self._is_founded = store.last_index > 1 or self.is_lost
         if self._is_founded:
             self.appended()  # by a snapshot
 
     @property
     def born(self) -> bool:
-        """What this replica tells its peers when it connects."""
-        return self._value == _BORN
+        """What this replica tells its peers when it connects: whether it knows that the cluster was founded."""
+        return self._value in (_BORN, _LOST)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether this replica's store was set aside, and no leader has vouched for it since."""
+        return self._value == _LOST
 
     @property
     def counts(self) -> bool:
         """Whether this replica remembers everything it has promised."""
-        return self._value is not None
+        return self._value in (_FOUNDER, _BORN)
 
     def may_vote(self) -> bool:
         """Whether this replica may vote or campaign now."""

@@ -65,6 +65,23 @@ class MemberReport(msgspec.Struct, array_like=True, frozen=True):
     copy_percent: int | None = None
 
 
+class ScrubReport(msgspec.Struct, frozen=True):
+    """What the scrub has come to at one replica since its process began; times in cluster milliseconds, 0 for never.
+
+    bytes: read again. began_ms, ended_ms: of the last whole pass. disagreement: that replicas differ and no majority
+    agrees. ailing: the replicas known to be damaged, and why.
+    """
+
+    bytes: int = 0
+    passes: int = 0
+    began_ms: int = 0
+    ended_ms: int = 0
+    damages: int = 0
+    repairs: int = 0
+    disagreement: str | None = None
+    ailing: dict[str, str] = {}
+
+
 class Report(msgspec.Struct, array_like=True, frozen=True):
     """What a shard's replica tells its gateways when it changes, and every now and then.
 
@@ -85,6 +102,7 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
     members_version: int = 0
     members: list[MemberReport] = []
     is_removed: bool = False
+    scrub: ScrubReport = ScrubReport()
 
 
 class AskDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -141,8 +159,21 @@ class ToldDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):
     trouble: str | None = None
 
 
-Ask = AskDigest | AskLook | AskChange
-Told = ToldDigest | ToldLook | ToldChange
+class AskScrub(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    """A gateway asks the leader to begin a pass of the scrub as soon as the one under way has ended. → `ToldScrub`."""
+
+    number: int
+
+
+class ToldScrub(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    """The answer to the question of this `number`: a pass begins, unless there is `trouble`."""
+
+    number: int
+    trouble: str | None
+
+
+Ask = AskDigest | AskLook | AskChange | AskScrub
+Told = ToldDigest | ToldLook | ToldChange | ToldScrub
 ask_decoder: msgspec.msgpack.Decoder[Ask] = msgspec.msgpack.Decoder(Ask)
 told_decoder: msgspec.msgpack.Decoder[Told] = msgspec.msgpack.Decoder(Told)
 hello_decoder = msgspec.json.Decoder(Hello)

@@ -16,6 +16,7 @@ import pytest_asyncio
 from api import health, members, openapi, rest, seed
 from api.messages import read_receipt, read_receipts, receipt
 from api.problem import REFUSALS
+from cluster.repair import REPLICA_DAMAGED
 from cluster.replica import STORE_FULL
 from storage import codes
 from storage.operations import Claim
@@ -185,7 +186,7 @@ async def test_the_description_tells_every_route(node: Cluster) -> None:
 
 
 def test_every_refusal_is_told() -> None:
-    assert set(REFUSALS) == codes.CODES | {STORE_FULL}
+    assert set(REFUSALS) == codes.CODES | {STORE_FULL, REPLICA_DAMAGED}
 
 
 def test_receipts_of_one_lease_are_one_claim() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from api.problem import REFUSALS
 from cluster.client import ClusterTrouble
+from cluster.repair import REPLICA_DAMAGED
 from cluster.replica import STORE_FULL
 from storage.codes import CODES
 from storage.operations import Refused
@@ -14,7 +15,7 @@ from tests.api.fake_client import Gateway
 
 
 def test_every_reason_to_refuse_has_an_answer() -> None:
-    assert set(REFUSALS) == CODES | {STORE_FULL}
+    assert set(REFUSALS) == CODES | {STORE_FULL, REPLICA_DAMAGED}
 
 
 @pytest.mark.parametrize("code", sorted(REFUSALS))

@@ -6,10 +6,12 @@ import random
 from collections import deque
 
 from cluster.messages import Message
-from cluster.replica import Replica
+from cluster.replica import NO_SCRUB, Replica
+from cluster.scrub import ScrubSettings, Tally
 from cluster.tuning import Tuning
 from storage.memory_store import MemoryStore
 from storage.operations import ITEM_HEADER, Operation, Outcome, decode_outcome, encode_item
+from storage.state import Store
 
 START_MS = 1_700_000_000_000
 STEP_S = 0.02
@@ -18,8 +20,8 @@ STEP_S = 0.02
 class Trio:
     """Replicas a, b and c. `wrong_ms`: how far each one's wall clock is off; `replicas` holds those that are up."""
 
-    def __init__(self, names: str = "abc") -> None:
-        self.names, self.now_s = names, 1000.0
+    def __init__(self, names: str = "abc", scrub: ScrubSettings = NO_SCRUB) -> None:
+        self.names, self.now_s, self.scrub = names, 1000.0, scrub
         self.wrong_ms = dict.fromkeys(names, 0)
         self.stores = {name: MemoryStore() for name in names}
         self.replicas: dict[str, Replica] = {}
@@ -35,14 +37,17 @@ class Trio:
             self.replicas[name] = self._build(name)
             for other in self.replicas:
                 if other != name:
-                    self.replicas[name].connected(other, self.replicas[other].engine.born)
-                    self.replicas[other].connected(name, self.replicas[name].engine.born)
+                    self.replicas[name].connected(other, self.replicas[other].born)
+                    self.replicas[other].connected(name, self.replicas[name].born)
 
     def _build(self, name: str) -> Replica:
+        return self._replica(name, self.stores[name])
+
+    def _replica(self, name: str, store: Store, tally: Tally | None = None, ailing: str | None = None) -> Replica:
         return Replica(
             name,
             list(self.names),
-            self.stores[name],
+            store,
             post=lambda node, message: self._mail.append((name, node, message)),
             answer=self._answered,
             monotonic=lambda: self.now_s,
@@ -50,6 +55,9 @@ class Trio:
             rng=random.Random(name),
             tuning=Tuning(),
             room_reserve_bytes=0,
+            scrub=self.scrub,
+            tally=tally,
+            ailing=ailing,
         )
 
     def crash(self, name: str) -> None:
@@ -67,9 +75,12 @@ class Trio:
         for _ in range(round(seconds / STEP_S)):
             self.now_s += STEP_S
             for _ in range(4):  # a round trip and what follows from it
-                for replica in self.replicas.values():
-                    replica.tick()
+                for name in list(self.replicas):
+                    self._tick(name)
                 self._deliver()
+
+    def _tick(self, name: str) -> None:
+        self.replicas[name].tick()
 
     def _deliver(self) -> None:
         mail, self._mail = self._mail, deque()
