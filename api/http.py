@@ -12,7 +12,7 @@ from api.aws.keys import Keys, NoKeys
 from api.drain import DRAIN, Drain
 from api.problem import tell_problems
 from api.request import SETTINGS, HttpSettings
-from api.server import GuardedRunner
+from api.server import GuardedRunner, GuardedServer
 from cluster.client import Client
 
 
@@ -47,6 +47,6 @@ class HttpServer:
         for site in list(self._runner.sites):
             await site.stop()
         self._drain.begin()
-        if self._runner.server is not None and self._runner.server.connections:
+        if isinstance(self._runner.server, GuardedServer) and self._runner.server.clients:
             await self._drain.linger()
         await self._runner.cleanup()

@@ -51,6 +51,9 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
     # code: (status, title, remedy)
     codes.QUEUE_NOT_FOUND: (404, "There is no such queue", "Create it with PUT /v1/queues/{queue}."),
     codes.QUEUE_LIMIT: (409, "There are too many queues", "Delete queues that are not needed."),
+    codes.QUEUE_EXISTS: (409, "There is such a queue", "Use it, or another name."),
+    codes.SETTINGS_CHANGED: (409, "The settings are not those that were to be replaced", "Look at them again."),
+    codes.DEDUP_ID_REQUIRED: (400, "A message needs a dedup id", "Give one, or set the queue's dedup_by to content."),
     codes.BODY_TOO_LARGE: (413, "A body is too large", "Send less, or raise the queue's body_bytes_max."),
     codes.MALFORMED: (400, "The operation is malformed", "Send it as /openapi.json describes."),
     codes.STALE_OPERATION: (409, "The request came too late", "Send it again."),

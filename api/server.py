@@ -29,11 +29,16 @@ _FULL_BODY = (
 
 
 class GuardedServer(web.Server):
-    """Makes a guarded connection of every one that is accepted."""
+    """Makes a guarded connection of every one that is accepted.
+
+    `clients` are the connections that have somebody at their other end; aiohttp's own list keeps one that was lost
+    until its task has ended.
+    """
 
     def __init__(self, plain: web.Server, settings: HttpSettings, drain: Drain, **options: Any) -> None:
         super().__init__(plain.request_handler, request_factory=plain.request_factory, **options)
         self.settings, self.drain = settings, drain
+        self.clients: set[RequestHandler] = set()
 
     def is_full(self) -> bool:
         """Whether there are as many connections as there may be."""
@@ -65,6 +70,7 @@ class _Connection(RequestHandler):
             stream.close()
             return
         super().connection_made(transport)
+        self._guard.clients.add(self)
         self._head = self._loop.call_later(self._head_s, self.force_close)
 
     def data_received(self, data: bytes) -> None:
@@ -101,7 +107,8 @@ class _Connection(RequestHandler):
         _stop(self._head)
         _stop(self._drain)
         super().connection_lost(exc)
-        if self._guard.drain.begun.is_set() and not self._guard.connections:
+        self._guard.clients.discard(self)
+        if self._guard.drain.begun.is_set() and not self._guard.clients:
             self._guard.drain.deserted.set()
 
     def handle_error(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 QUEUE_NOT_FOUND = "queue_not_found"
+QUEUE_EXISTS = "queue_exists"
 QUEUE_LIMIT = "queue_limit"
 QUEUE_FULL = "queue_full"
 """`limit` is the queue's `messages_max` or `bytes_max`, `detail` says which."""
+SETTINGS_CHANGED = "settings_changed"
+"""They are not, or not any more, those that were to be replaced."""
 SETTING_FIXED = "setting_fixed"
 """`detail` names a setting that an existing queue keeps."""
 DEAD_LETTER_KIND = "dead_letter_kind"
 """The dead-letter queue is fifo and the queue is not, or the other way round."""
 BODY_TOO_LARGE = "body_too_large"
+DEDUP_ID_REQUIRED = "dedup_id_required"
 GROUP_REQUIRED = "group_required"
 PRIORITY_NOT_ALLOWED = "priority_not_allowed"
 """A queue whose groups decide the order has no priorities."""

@@ -44,10 +44,15 @@ class Claim(msgspec.Struct, array_like=True, frozen=True):
 
 
 class PutQueue(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """Create a queue, or replace its settings. → `QueuePut`."""
+    """Create a queue, or replace its settings. → `QueuePut`.
+
+    only_new: refuse if there is one. instead_of: refuse unless there is one, with these settings.
+    """
 
     queue: str
     settings: QueueSettings
+    only_new: bool = False
+    instead_of: QueueSettings | None = None
 
 
 class DeleteQueue(msgspec.Struct, array_like=True, frozen=True, tag=2):
@@ -321,11 +326,12 @@ class Purged(msgspec.Struct, array_like=True, frozen=True, tag=4):
 
 class SentRun(msgspec.Struct, array_like=True, frozen=True):
     """So many messages of a send, one after another, have ids from `message_id` on. duplicate: they were sent before,
-    and these are the originals' ids."""
+    and these are the originals' ids. `sent_ms`: when (of duplicates as the queue's present dedup window tells it)."""
 
     message_id: int
     count: int
     duplicate: bool
+    sent_ms: int = 0
 
 
 class Sent(msgspec.Struct, array_like=True, frozen=True, tag=5):

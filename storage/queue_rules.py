@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from storage import records
-from storage.codes import DEAD_LETTER_KIND, QUEUE_LIMIT, QUEUE_NOT_FOUND, SETTING_FIXED
+from storage.codes import (
+    DEAD_LETTER_KIND,
+    QUEUE_EXISTS,
+    QUEUE_LIMIT,
+    QUEUE_NOT_FOUND,
+    SETTING_FIXED,
+    SETTINGS_CHANGED,
+)
 from storage.limits import QUEUES_MAX
 from storage.operations import Done, Outcome, Purged, PutQueue, QueuePut, Refused
 from storage.records import Queue
@@ -14,6 +21,13 @@ def put_queue(turn: Turn, operation: PutQueue) -> Outcome:
     """Create a queue, or replace its settings."""
     name, settings = operation.queue, operation.settings
     queue = turn.queue(name)
+    if operation.only_new and queue is not None:
+        return Refused(QUEUE_EXISTS)
+    if operation.instead_of is not None:
+        if queue is None:
+            return Refused(QUEUE_NOT_FOUND)
+        if queue.settings != operation.instead_of:
+            return Refused(SETTINGS_CHANGED)
     if queue is not None and queue.settings == settings:
         return QueuePut(created=False, changed=False)
     if queue is not None and queue.settings.fifo != settings.fifo:

@@ -15,6 +15,7 @@ from storage import history, records
 from storage.block import is_whole, parts_between, table
 from storage.codes import (
     BODY_TOO_LARGE,
+    DEDUP_ID_REQUIRED,
     GROUP_REQUIRED,
     MALFORMED,
     PRIORITY_NOT_ALLOWED,
@@ -41,13 +42,14 @@ class Bodies(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Part:
     """Messages of a send from position `first` on that share their options, and are new (`message_id` 0) or were sent
-    before (the original's id)."""
+    before (the original's id, and when)."""
 
     first: int
     count: int
     options: Options
-    dedup: bytes
-    message_id: int
+    dedup: bytes = b""
+    message_id: int = 0
+    sent_ms: int = 0
 
 
 def send(turn: Turn, operation: Send, bodies: Bodies) -> Outcome:
@@ -77,6 +79,8 @@ def _refusal(queue: Queue, runs: list[Run]) -> Refused | None:
     for run in runs:
         if settings.fifo and not run.options.group:
             return Refused(GROUP_REQUIRED, 0, position)
+        if settings.dedup_by == "required_id" and not run.options.dedup_id:
+            return Refused(DEDUP_ID_REQUIRED, 0, position)
         if run.options.priority and settings.groups:
             return Refused(PRIORITY_NOT_ALLOWED, 0, position)
         position += run.count
@@ -95,21 +99,22 @@ def _known(turn: Turn, queue: Queue, runs: list[Run], bodies: Bodies, total: int
         if not settings.dedup_window_ms or not (run.options.dedup_id or by_content):
             alone = 1 if run.options.key else run.count
             for position in range(first, first + run.count, alone):
-                yield _Part(position, alone, run.options, b"", 0)
+                yield _Part(position, alone, run.options)
             first += run.count
             continue
         for position in range(first, first + run.count):
             dedup = _dedup_id(queue, run.options, bodies, position, total)
             if dedup in fresh:
-                yield _Part(position, 1, run.options, dedup, -1 - fresh[dedup])
+                yield _Part(position, 1, run.options, dedup, -1 - fresh[dedup], turn.now_ms)
                 continue
             found = turn.state.get(records.dedup_key(queue.number, dedup))
             known = None if found is None else records.decode_dedup(found)
             if known is not None and known.until_ms > turn.now_ms:
-                yield _Part(position, 1, run.options, dedup, known.message_id)
+                sent_ms = known.until_ms - settings.dedup_window_ms
+                yield _Part(position, 1, run.options, dedup, known.message_id, sent_ms)
             else:
                 fresh[dedup] = position
-                yield _Part(position, 1, run.options, dedup, 0)
+                yield _Part(position, 1, run.options, dedup)
         first += run.count
 
 
@@ -259,7 +264,7 @@ def _add(turn: Turn, queue: Queue, parts: list[_Part], sizes: list[int], bodies:
             queue.bytes += sum(sizes[part.first : part.first + part.count])
             if part.dedup:
                 _remember(turn, queue, part.dedup, message_id)
-        runs.append(SentRun(message_id, part.count, duplicate))
+        runs.append(SentRun(message_id, part.count, duplicate, part.sent_ms or turn.now_ms))
     if not any(run.duplicate for run in runs):
         runs = []
     return Sent(start, queue.next_id - start, turn.now_ms, runs)

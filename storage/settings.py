@@ -79,8 +79,8 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     messages_max, bytes_max, overflow: how much the queue may hold, and what gives way to a message too many: the new
         one is refused, or the oldest ready ones are dropped, or they are moved to the dead-letter queue.
     dedup_window_ms, dedup_max: how long, and how many at most, dedup ids are remembered, whatever became of their
-        messages. dedup_by: a message without a dedup id is new, or known by its content. dedup_scope: ids are compared
-        within the queue, or within the message's group.
+        messages. dedup_by: a message without a dedup id is new, or known by its content, or refused. dedup_scope: ids
+        are compared within the queue, or within the message's group.
     fair: groups take turns, so that one with a large backlog does not keep the others waiting.
     ageing_ms: a message that has waited so long counts as one priority higher; 0: priorities are strict.
     concurrency_max, rate: how many messages may be leased at a time, and how fast they are delivered, in all;
@@ -104,7 +104,7 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     overflow: Literal["reject", "drop_oldest", "dead_letter"] = "reject"
     dedup_window_ms: int = 0
     dedup_max: int = 100_000
-    dedup_by: Literal["id", "content"] = "id"
+    dedup_by: Literal["id", "content", "required_id"] = "id"
     dedup_scope: Literal["queue", "group"] = "queue"
     fair: bool = False
     ageing_ms: int = 0
@@ -157,6 +157,6 @@ def contradiction(queue: str, settings: QueueSettings) -> tuple[str, str] | None
         return "overflow", "dropping the oldest would break the order of a group"
     if settings.ageing_ms and settings.groups:
         return "ageing_ms", "groups have no priorities that could age"
-    if settings.dedup_by == "content" and not settings.dedup_window_ms:
-        return "dedup_by", "content is compared within dedup_window_ms, which is 0"
+    if settings.dedup_by != "id" and not settings.dedup_window_ms:
+        return "dedup_by", "what was sent before is known within dedup_window_ms, which is 0"
     return None

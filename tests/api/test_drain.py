@@ -117,3 +117,10 @@ async def test_one_that_never_answers_is_not_waited_for_for_ever(monkeypatch: py
         await asyncio.wait_for(node.stop(), PATIENCE_S)
         asking.cancel()
         assert not any(isinstance(operation, GetQueue) for operation in node.client.asked)
+
+
+async def test_a_gateway_whose_clients_have_gone_stops_at_once(node: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.drain.LINGER_S", 60.0)
+    await ask(node, "GET", "/healthz")
+    await node.http.close()
+    await asyncio.wait_for(node.stop(), PATIENCE_S)

@@ -250,7 +250,9 @@ def flat(outcome: Outcome) -> Outcome:
     if not isinstance(outcome, Sent):
         return outcome
     runs = [
-        SentRun(run.message_id + position, 1, run.duplicate) for run in outcome.runs for position in range(run.count)
+        SentRun(run.message_id + position, 1, run.duplicate, run.sent_ms)
+        for run in outcome.runs
+        for position in range(run.count)
     ]
     return msgspec.structs.replace(outcome, runs=runs)
 

@@ -287,6 +287,12 @@ class Naive:
 
     def put_queue(self, operation: PutQueue) -> Outcome:
         queue, settings = self.queues.get(operation.queue), operation.settings
+        if operation.only_new and queue is not None:
+            return Refused(codes.QUEUE_EXISTS)
+        if operation.instead_of is not None and queue is None:
+            return Refused(codes.QUEUE_NOT_FOUND)
+        if operation.instead_of is not None and queue is not None and queue.settings != operation.instead_of:
+            return Refused(codes.SETTINGS_CHANGED)
         if queue is not None and queue.settings == settings:
             return QueuePut(created=False, changed=False)
         if queue is not None and queue.settings.fifo != settings.fifo:
@@ -317,6 +323,8 @@ class Naive:
         for position, wish in enumerate(options):
             if settings.fifo and not wish.group:
                 return Refused(codes.GROUP_REQUIRED, 0, position)
+            if settings.dedup_by == "required_id" and not wish.dedup_id:
+                return Refused(codes.DEDUP_ID_REQUIRED, 0, position)
             if settings.groups and wish.priority:
                 return Refused(codes.PRIORITY_NOT_ALLOWED, 0, position)
         originals = self.originals(queue, options, bodies)
@@ -329,8 +337,8 @@ class Naive:
             if original is None:
                 ids.append(self.add(queue, wish, content))
             else:
-                ids.append(ids[-1 - original] if original < 0 else original)
-            said.append(SentRun(ids[-1], 1, original is not None))
+                ids.append(ids[-1 - original[0]] if original[0] < 0 else original[0])
+            said.append(SentRun(ids[-1], 1, original is not None, self.now_ms if original is None else original[1]))
         duplicates = any(run.duplicate for run in said)
         return Sent(first_id, queue.next_id - first_id, self.now_ms, said if duplicates else [])
 
@@ -340,9 +348,10 @@ class Naive:
             return None
         return wish.group if settings.dedup_scope == "group" else "", wish.dedup_id or content[0]
 
-    def originals(self, queue: Queue, options: list[Options], bodies: list[Body]) -> list[int | None]:
-        """For each message None if it is new, the original's id, or -1 - its position in this very send."""
-        found: list[int | None] = []
+    def originals(self, queue: Queue, options: list[Options], bodies: list[Body]) -> list[tuple[int, int] | None]:
+        """For each message None if it is new, else the original's id, or -1 - its position in this very send, and when
+        it was sent."""
+        found: list[tuple[int, int] | None] = []
         seen: dict[tuple[str, bytes | str], int] = {}
         for position, (wish, content) in enumerate(zip(options, bodies, strict=True)):
             dedup = self.dedup(queue, wish, content)
@@ -350,9 +359,9 @@ class Naive:
             if dedup is None:
                 found.append(None)
             elif dedup in seen:
-                found.append(-1 - seen[dedup])
+                found.append((-1 - seen[dedup], self.now_ms))
             elif known is not None and known[1] > self.now_ms:
-                found.append(known[0])
+                found.append((known[0], known[1] - queue.settings.dedup_window_ms))
             else:
                 seen[dedup] = position
                 found.append(None)

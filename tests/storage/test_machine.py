@@ -23,6 +23,7 @@ from storage.operations import (
     Keyed,
     Nack,
     Operation,
+    Options,
     Outcome,
     Page,
     Pulse,
@@ -34,8 +35,10 @@ from storage.operations import (
     Receive,
     Received,
     Refused,
+    Run,
     Send,
     Sent,
+    SentRun,
     Settled,
     encode_entry,
     encode_item,
@@ -113,6 +116,31 @@ def test_a_message_is_sent_leased_and_acked(shard: Shard) -> None:
     assert shard.do(Ack("q", [claim(1)])) == Settled([])
     assert shard.counts() == (1, 0, 0, 2)
     assert shard.browse() == [(2, "ready")]
+
+
+def test_a_queue_is_put_only_if_it_is_new_or_as_it_was_expected(shard: Shard) -> None:
+    first, second = QueueSettings(lease_ms=2000), QueueSettings(lease_ms=3000)
+    assert shard.do(PutQueue("q", first, only_new=True)) == Refused(codes.QUEUE_EXISTS)
+    assert shard.do(PutQueue("q", QueueSettings(), only_new=True)) == Refused(codes.QUEUE_EXISTS)
+    assert shard.do(PutQueue("q", second, instead_of=first)) == Refused(codes.SETTINGS_CHANGED)
+    assert shard.do(PutQueue("q", first, instead_of=QueueSettings())) == QueuePut(created=False, changed=True)
+    assert shard.do(PutQueue("q", second, instead_of=first)) == QueuePut(created=False, changed=True)
+    assert shard.do(PutQueue("new", first, instead_of=first)) == Refused(codes.QUEUE_NOT_FOUND)
+    assert shard.do(PutQueue("new", first, only_new=True)) == QueuePut(created=True, changed=True)
+
+
+def test_a_queue_may_insist_on_dedup_ids_and_tells_when_the_original_was_sent(shard: Shard) -> None:
+    shard.do(PutQueue("q", QueueSettings(dedup_window_ms=60_000, dedup_by="required_id")))
+    block = encode_block([(b"a", b""), (b"b", b"")])
+    plain, known = Run(1, Options()), Run(1, Options(dedup_id="1"))
+    assert shard.do(Send("q", 2), block) == Refused(codes.DEDUP_ID_REQUIRED)
+    assert shard.do(Send("q", 2, [known, plain]), block) == Refused(codes.DEDUP_ID_REQUIRED, 0, 1)
+    assert shard.counts() == (0, 0, 0, 0)
+    assert shard.do(Send("q", 2, [known, Run(1, Options(dedup_id="2"))]), block) == Sent(1, 2, START_MS)
+    shard.after(1000)
+    again = [known, Run(1, Options(dedup_id="3"))]
+    runs = [SentRun(1, 1, True, START_MS), SentRun(3, 1, False, START_MS + 1000)]
+    assert shard.do(Send("q", 2, again), block) == Sent(3, 1, START_MS + 1000, runs)
 
 
 def test_ready_order_is_send_order_also_for_what_comes_back(shard: Shard) -> None:

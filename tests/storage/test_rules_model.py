@@ -59,7 +59,7 @@ PLAIN = st.builds(
     on_expiry=st.sampled_from(["drop", "dead_letter"]),
     overflow=st.sampled_from(["reject", "drop_oldest", "dead_letter"]),
     ageing_ms=st.sampled_from([0, 0, 500]),
-    dedup_by=st.sampled_from(["id", "content"]),
+    dedup_by=st.sampled_from(["id", "id", "content", "content", "required_id"]),
     **ORDINARY,
     **LIMITED,
 )
@@ -213,6 +213,16 @@ class AllRules(Life):
         """NB: groups learn of new limits by pulses."""
         self.propose()
         self.add(1, PutQueue(queue, data.draw(SETTINGS[queue])))
+        self.pulses(0, 2)
+
+    @rule(queue=st.sampled_from(["a", "b", "c"]), only_new=st.booleans(), data=st.data())
+    def put_if(self, queue: str, only_new: bool, data: st.DataObject) -> None:
+        """Only if there is none; or only if it is as it is, or as it is not."""
+        self.propose()
+        known = self.model.queues.get(queue)
+        chosen = SETTINGS.get(queue, SETTINGS["a"])
+        instead_of = data.draw(chosen if known is None else st.sampled_from([known.settings, known.settings]) | chosen)
+        self.add(1, PutQueue(queue, data.draw(chosen), only_new, None if only_new else instead_of))
         self.pulses(0, 2)
 
     @rule(queue=QUEUES)
