@@ -144,7 +144,7 @@ async def submit(
     if keyed and not isinstance(operation, GetQueue | ListQueues | Browse):
         key = await idempotency(request, part)
         if key is not None:
-            operation = Keyed(*key, _under_key(operation, key[0]))  # type: ignore[arg-type]
+            operation = Keyed(*key, under_key(operation, key[0]))  # type: ignore[arg-type]
     reply = await app[CLIENT].submit(operation, block, timeout_ms=app[SETTINGS].request_timeout_ms)
     if isinstance(reply.outcome, Refused):
         raise refused(reply.outcome)
@@ -169,7 +169,7 @@ async def query(request: web.Request, operation: Query) -> tuple[Reply, dict[str
     return Reply(look.outcome, memoryview(look.block)), headers
 
 
-def _under_key(operation: Operation, key: bytes) -> Operation:
+def under_key(operation: Operation, key: bytes) -> Operation:
     """A receive repeated under its key must come to the same lease: its token is then made from the key."""
     if not isinstance(operation, Receive):
         return operation

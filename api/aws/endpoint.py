@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ import structlog
 from aiohttp import web
 
 from api.aws import protocols, query, sqs
+from api.aws.calls import Call, Once, Submit
 from api.aws.errors import AwsError, common
 from api.aws.gaps import gap, sns_gap
 from api.aws.keys import Keys, authenticate
@@ -28,10 +30,10 @@ from api.aws.sigv4 import HttpRequest
 from api.drain import DRAIN
 from api.problem import SERVER, Problem
 from api.request import SETTINGS, read_bytes
-from api.rest import CLIENT
+from api.rest import CLIENT, under_key
 from cluster.client import ClusterTrouble, Reply
 from storage import codes
-from storage.operations import Keyed, Operation, Receive, Received, Refused, Send
+from storage.operations import Keyed, Operation, Receive, Received, Refused
 
 KEYS: web.AppKey[Keys] = web.AppKey("keys", Keys)
 FORM = "application/x-www-form-urlencoded"
@@ -97,8 +99,7 @@ async def _act(request: web.Request, body: bytes, dialect: Dialect, action: str,
     handler = sqs.HANDLERS.get(action)
     if handler is None:
         raise gap(action)
-    trace = request.headers.get("X-Amzn-Trace-Id")
-    return await handler(sqs.Call(_submit(request, action, body), base_url(request), trace), wish)
+    return await handler(_call(request, body), wish)
 
 
 def _request_id() -> str:
@@ -168,23 +169,42 @@ def _first(listed: str) -> str:
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
 
-def _submit(request: web.Request, action: str, body: bytes) -> sqs.Submit:
-    """How this request's operations reach the cluster."""
-    client, timeout_ms = request.config_dict[CLIENT], request.config_dict[SETTINGS].request_timeout_ms
-    drain, invocation = request.config_dict[DRAIN], request.headers.get(_INVOCATION)
+def _call(request: web.Request, body: bytes) -> Call:
+    """This request, as the actions see it."""
+    headers = request.headers
+    invocation = headers.get(_INVOCATION)
+    whole = b"" if invocation is None else hashlib.blake2b(body, digest_size=16).digest()
+    return Call(_submit(request), base_url(request), headers.get("X-Amzn-Trace-Id"), invocation, whole)
 
-    async def submit(operation: Operation, block: bytes = b"", *, once: bool = False, part: int = 0) -> Reply:
-        if isinstance(operation, Receive):
-            reply = await drain.poll(operation, lambda asked: client.submit(asked, timeout_ms=timeout_ms))
-            return Reply(Received(operation.token, 0, []), memoryview(b"")) if reply is None else reply
-        if once and invocation and isinstance(operation, Send):
-            named = hashlib.blake2b(f"{action}\n{operation.queue}\n{invocation}".encode(), digest_size=16)
-            named.update(bytes([part]))
-            whole = hashlib.blake2b(body, digest_size=16).digest()
-            reply = await client.submit(Keyed(named.digest(), whole, operation), block, timeout_ms=timeout_ms)
+
+def _submit(request: web.Request) -> Submit:
+    """How this request's operations reach the cluster."""
+    client, drain = request.config_dict[CLIENT], request.config_dict[DRAIN]
+    timeout_ms = request.config_dict[SETTINGS].request_timeout_ms
+
+    async def submit(operation: Operation, block: bytes = b"", once: Once | None = None) -> Reply:
+        if once is not None:
+            reply = await submit_once(operation, block, once)
             if not isinstance(reply.outcome, Refused) or reply.outcome.code not in _UNKEPT:
                 return reply
+        if isinstance(operation, Receive):
+            return await receive(operation, lambda asked: asked)
         return await client.submit(operation, block, timeout_ms=timeout_ms)
+
+    async def submit_once(operation: Operation, block: bytes, once: Once) -> Reply:
+        key = hashlib.blake2b(once.name.encode(), digest_size=16, person=b"sqs").digest()
+        operation = under_key(operation, key)
+
+        def named(asked: Operation) -> Keyed:
+            return Keyed(key, once.whole or bytes(16), asked)  # type: ignore[arg-type]
+
+        if isinstance(operation, Receive):
+            return await receive(operation, named)
+        return await client.submit(named(operation), block, timeout_ms=timeout_ms)
+
+    async def receive(operation: Receive, named: Callable[[Receive], Operation]) -> Reply:
+        reply = await drain.poll(operation, lambda asked: client.submit(named(asked), timeout_ms=timeout_ms))
+        return Reply(Received(operation.token, 0, []), memoryview(b"")) if reply is None else reply
 
     return submit
 

@@ -9,34 +9,25 @@ from api.aws.errors import AwsError, sns, sqs
 
 GAPS: dict[str, str] = {
     # Attributes of a queue, when given another value than the one that every queue has.
-    "ContentBasedDeduplication": "deduplication by content",
-    "DeduplicationScope": "deduplication within groups",
-    "DelaySeconds": "delayed delivery",
-    "FifoQueue": "FIFO queues",
-    "FifoThroughputLimit": "throughput limits of FIFO queues",
+    "FifoThroughputLimit": "throughput limits; there are none, for queues or groups",
     "KmsDataKeyReusePeriodSeconds": "encryption with keys of KMS",
     "KmsMasterKeyId": "encryption with keys of KMS",
     "Policy": "access policies on queues",
     "ReceiveMessageWaitTimeSeconds": "long polling by default; give WaitTimeSeconds with each receive",
-    "RedriveAllowPolicy": "dead-letter queues",
-    "RedrivePolicy": "dead-letter queues",
+    "RedriveAllowPolicy": "dead-letter queues that choose their sources",
     "SqsManagedSseEnabled": "encryption at rest",
     "VisibilityTimeout": "a visibility timeout of 0 seconds",
     # Actions.
     "AddPermission": "access policies on queues",
     "CancelMessageMoveTask": "message move tasks",
-    "ListDeadLetterSourceQueues": "dead-letter queues",
     "ListMessageMoveTasks": "message move tasks",
     "ListQueueTags": "tags",
     "RemovePermission": "access policies on queues",
-    "SetQueueAttributes": "changing attributes of a queue; use PUT /v1/queues/{queue}",
     "StartMessageMoveTask": "message move tasks",
     "TagQueue": "tags",
     "UntagQueue": "tags",
     # Parameters.
     "Tags": "tags",
-    "MessageDeduplicationId": "FIFO queues",
-    "ReceiveRequestAttemptId": "FIFO queues",
     # The other service.
     "SNS": "topics and subscriptions",
 }

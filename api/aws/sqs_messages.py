@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from api.aws import sqs_shapes as shapes
 from api.aws.attributes import is_number, keep, show
+from api.aws.calls import invalid, missing, too_long
 from api.aws.digests import Attribute, md5_of_attributes, md5_of_body
-from api.aws.errors import AwsError, sqs
+from api.aws.errors import sqs
 from api.properties import NONE, TYPE, TYPE_CHARACTERS_MAX, Properties, decode_properties, encode_properties
 from storage.block import Part
 
@@ -61,12 +62,10 @@ def outgoing(wish: shapes.Sendable, trace: str | None = None) -> Outgoing:
     """Check and encode a message. `trace` is the request's own trace header. Raises `AwsError`."""
     body = wish.message_body.encode()
     if not body:
-        raise sqs("MissingRequiredParameterException", "The request must contain the parameter MessageBody.")
+        raise missing("MessageBody")
     if not is_legal(body):
         raise sqs("InvalidMessageContents", _ILLEGAL)
-    _check_fifo_id("MessageGroupId", wish.message_group_id)
-    _check_fifo_id("MessageDeduplicationId", wish.message_deduplication_id)
-    if not (wish.message_attributes or wish.message_system_attributes or wish.message_group_id or trace):
+    if not (wish.message_attributes or wish.message_system_attributes or trace):
         return _of_size(Outgoing(body, b"", len(body), md5_of_body(body)))
 
     attributes = _attributes(wish.message_attributes or {})
@@ -75,8 +74,6 @@ def outgoing(wish: shapes.Sendable, trace: str | None = None) -> Outgoing:
     told = {name: str(attribute.value) for name, attribute in system.items()}
     if trace is not None:
         told.setdefault(_TRACE, trace)
-    if wish.message_group_id is not None:
-        told["MessageGroupId"] = wish.message_group_id
     return _of_size(
         Outgoing(
             body,
@@ -99,12 +96,6 @@ def size_of(wish: shapes.Sendable) -> int:
     return binary_bytes + sum(len(text.encode()) for text in texts)
 
 
-def too_long(limit: int, *, in_batch: bool = False) -> AwsError:
-    """The refusal of a message above its limit."""
-    said = "One or more parameters cannot be validated." if in_batch else "One or more parameters are invalid."
-    return sqs("InvalidParameterValueException", f"{said} Reason: Message must be shorter than {limit} bytes.")
-
-
 def _of_size(message: Outgoing) -> Outgoing:
     if message.size > MESSAGE_BYTES_MAX:
         raise too_long(MESSAGE_BYTES_MAX)
@@ -113,7 +104,7 @@ def _of_size(message: Outgoing) -> Outgoing:
 
 def _attributes(given: Mapping[str, shapes.AttributeValue]) -> dict[str, Attribute]:
     if len(given) > ATTRIBUTES_MAX:
-        raise _invalid(f"Number of message attributes [{len(given)}] exceeds the allowed maximum [{ATTRIBUTES_MAX}].")
+        raise invalid(f"Number of message attributes [{len(given)}] exceeds the allowed maximum [{ATTRIBUTES_MAX}].")
     for name in given:
         _check_name(name)
     return {name: _attribute(name, value) for name, value in given.items()}
@@ -121,16 +112,16 @@ def _attributes(given: Mapping[str, shapes.AttributeValue]) -> dict[str, Attribu
 
 def _check_name(name: str) -> None:
     if not name:
-        raise _invalid("The request must contain non-empty message (user) attribute names.")
+        raise invalid("The request must contain non-empty message (user) attribute names.")
     if len(name) > ATTRIBUTE_NAME_MAX:
-        raise _invalid("Message (user) attribute names must be shorter than 256 Bytes")
+        raise invalid("Message (user) attribute names must be shorter than 256 Bytes")
     if not _NAME.fullmatch(name):
-        raise _invalid(
+        raise invalid(
             "Message (user) attributes name can only contain upper and lower score characters, digits, periods, "
             "hyphens and underscores. "
         )
     if _RESERVED.match(name):
-        raise _invalid(
+        raise invalid(
             "You can't use message attribute names beginning with 'AWS.' or 'Amazon.'. These strings are reserved for "
             "internal use. Additionally, they cannot start or end with '.'."
         )
@@ -139,11 +130,11 @@ def _check_name(name: str) -> None:
 def _attribute(name: str, given: shapes.AttributeValue) -> Attribute:
     kind, _, _ = given.data_type.partition(".")
     if not given.data_type:
-        raise _invalid(f"The message (user) attribute '{name}' must contain a non-empty message attribute type.")
+        raise invalid(f"The message (user) attribute '{name}' must contain a non-empty message attribute type.")
     if len(given.data_type) > TYPE_CHARACTERS_MAX:
-        raise _invalid("Message (user) attribute types must be shorter than 256 Bytes")
+        raise invalid("Message (user) attribute types must be shorter than 256 Bytes")
     if not TYPE.fullmatch(given.data_type):
-        raise _invalid(
+        raise invalid(
             f"The type of message (user) attribute '{name}' is invalid. You must use only the following supported type "
             "prefixes: Binary, Number, String."
         )
@@ -153,32 +144,29 @@ def _attribute(name: str, given: shapes.AttributeValue) -> Attribute:
     other = given.string_value if kind == "Binary" else given.binary_value
     if not value and other:
         field = "Binary" if kind == "Binary" else "String"
-        raise _invalid(f"The message (user) attribute '{name}' with type '{kind}' must use field '{field}'.")
+        raise invalid(f"The message (user) attribute '{name}' with type '{kind}' must use field '{field}'.")
     if not value:
-        raise _invalid(f"Message (user) attribute '{name}' must contain a non-empty value of type '{kind}'.")
+        raise invalid(f"Message (user) attribute '{name}' must contain a non-empty value of type '{kind}'.")
     if isinstance(value, str) and not is_legal(value.encode()):
-        raise _invalid(_ILLEGAL)
+        raise invalid(_ILLEGAL)
     if kind == "Number" and not is_number(str(value)):
-        raise _invalid(f"Can't cast the value of message (user) attribute '{name}' to a number.")
+        raise invalid(f"Can't cast the value of message (user) attribute '{name}' to a number.")
     return Attribute(given.data_type, value)
 
 
 def _system_attributes(given: Mapping[str, shapes.AttributeValue]) -> dict[str, Attribute]:
     for name, value in given.items():
         if name != _TRACE:
-            raise _invalid(f"Message system attribute name '{name[:ATTRIBUTE_NAME_MAX]}' is invalid.")
+            raise invalid(f"Message system attribute name '{name[:ATTRIBUTE_NAME_MAX]}' is invalid.")
         if value.data_type != "String":
-            raise _invalid(f"The type of message system attribute '{name}' must be 'String'.")
+            raise invalid(f"The type of message system attribute '{name}' must be 'String'.")
     return {name: _attribute(name, value) for name, value in given.items()}
 
 
-def _invalid(message: str) -> AwsError:
-    return sqs("InvalidParameterValueException", message)
-
-
-def _check_fifo_id(name: str, text: str | None) -> None:
+def check_fifo_id(name: str, text: str | None) -> None:
+    """Check an id that FIFO queues know. Raises `AwsError`."""
     if text is not None and not _FIFO_ID.fullmatch(text):
-        raise _invalid(
+        raise invalid(
             f"Value {text[:200]} for parameter {name} is invalid. Reason: {name} can only include alphanumeric and "
             "punctuation characters. 1 to 128 in length."
         )

@@ -16,7 +16,7 @@ from api.aws.errors import AwsError, sqs
 from api.aws.gaps import gap
 from api.aws.names import is_fifo, is_queue_name, queue_arn, queue_of_arn
 from storage.operations import QueueInfo
-from storage.settings import SECOND_MS, QueueSettings, out_of_range
+from storage.settings import DAY_MS, MINUTE_MS, SECOND_MS, QueueSettings, contradiction, out_of_range
 
 INTEGERS: dict[str, tuple[int, int]] = {
     "DelaySeconds": (0, 900),
@@ -46,25 +46,37 @@ MAX_RECEIVES = (1, 1000)
 
 _INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
 _SETTINGS = {
+    "DelaySeconds": ("delay_ms", SECOND_MS),
     "MaximumMessageSize": ("body_bytes_max", 1),
     "MessageRetentionPeriod": ("retention_ms", SECOND_MS),
     "VisibilityTimeout": ("lease_ms", SECOND_MS),
 }
-"""Attributes that are settings of the cluster's queues, and in what unit."""
-_DEFAULTS = {
-    "ContentBasedDeduplication": "false",
-    "DelaySeconds": "0",
+"""Numbers that are settings of the cluster's queues, and in what unit."""
+_FIXED = {
+    "FifoThroughputLimit": "perQueue",
     "KmsDataKeyReusePeriodSeconds": "300",
     "KmsMasterKeyId": "",
     "Policy": "",
     "ReceiveMessageWaitTimeSeconds": "0",
     "RedriveAllowPolicy": "",
-    "RedrivePolicy": "",
     "SqsManagedSseEnabled": "false",
 }
-"""What every queue has of the attributes that are no settings yet."""
-_NEW = QueueSettings(lease_ms=30_000, body_bytes_max=1024 * 1024, retention_ms=4 * 24 * 60 * 60 * SECOND_MS)
-"""A queue of SQS with no attributes given."""
+"""Attributes that are no settings yet, and what every queue has of them."""
+_ALLOW_ALL = '{"redrivePermission":"allowAll"}'
+DEDUP_WINDOW_MS = 5 * MINUTE_MS
+"""How long SQS remembers a deduplication id."""
+DEDUP_MAX = 1_000_000
+"""Ids that a FIFO queue remembers: five minutes of 3,000 messages a second."""
+STANDARD = QueueSettings(fair=True, retention_ms=4 * DAY_MS)
+"""A standard queue with no attributes given. With SQS, message groups of such a queue share it fairly."""
+FIFO = QueueSettings(
+    fifo=True,
+    retention_ms=4 * DAY_MS,
+    dedup_window_ms=DEDUP_WINDOW_MS,
+    dedup_max=DEDUP_MAX,
+    dedup_by="required_id",
+)
+"""A FIFO queue with no attributes given."""
 
 
 class RedrivePolicy(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -223,35 +235,70 @@ def _invalid_redrive(text: str, reason: str) -> AwsError:
 # --- the cluster's settings -------------------------------------------------------------------------------------------
 
 
-def settings_of(checked: Mapping[str, str]) -> QueueSettings:
-    """The settings of a queue that is created with these attributes. Raises `AwsError` for what is missing yet."""
-    changes: dict[str, int] = {}
+def changed(queue: str, settings: QueueSettings, checked: Mapping[str, str]) -> QueueSettings:
+    """The settings of a queue with checked attributes changed. Raises `AwsError`, also for what is missing yet."""
+    changes: dict[str, Any] = {}
     for name, text in checked.items():
-        if name in _SETTINGS:
-            setting, unit = _SETTINGS[name]
-            changes[setting] = int(text) * unit
-        elif text != _DEFAULTS.get(name):
-            raise gap(name)
-    settings = msgspec.structs.replace(_NEW, **changes)
-    wrong = out_of_range(settings)
+        match name:
+            case "FifoQueue":
+                pass  # the name has said it
+            case "ContentBasedDeduplication":
+                changes["dedup_by"] = "content" if text == "true" else "required_id"
+            case "DeduplicationScope":
+                changes["dedup_scope"] = "group" if text == "messageGroup" else "queue"
+            case "RedrivePolicy":
+                changes["dead_letter_queue"] = dead_letter_target(text)
+                changes["attempts_max"] = _read(text, RedrivePolicy).max_receive_count if text else 0
+            case _ if name in _SETTINGS:
+                setting, unit = _SETTINGS[name]
+                changes[setting] = int(text) * unit
+            case _ if text not in (_FIXED[name], _ALLOW_ALL):
+                raise gap(name)
+    told = msgspec.structs.replace(settings, **changes)
+    wrong = out_of_range(told)
     if wrong is not None:
         raise gap(next(name for name, (setting, _) in _SETTINGS.items() if setting == wrong[0]))
-    return settings
+    if contradiction(queue, told) is not None:
+        raise _invalid_redrive(checked.get("RedrivePolicy", ""), "A queue cannot be its own dead-letter queue.")
+    return told
+
+
+def dead_letter_target(policy: str) -> str | None:
+    """The queue that a checked RedrivePolicy names."""
+    read = _read(policy, RedrivePolicy) if policy else None
+    return None if read is None else queue_of_arn(read.dead_letter_target_arn)
+
+
+def sends_dead_letters(info: QueueInfo, target: str) -> bool:
+    """Whether the queue's messages that were received too often go to `target`."""
+    return info.settings.dead_letter_queue == target and info.settings.attempts_max > 0
 
 
 def shown(info: QueueInfo) -> dict[str, str]:
     """All attributes of a queue, as SQS shows them."""
-    created = str(info.created_ms // SECOND_MS)
-    return {
+    settings = info.settings
+    attributes = {
         "QueueArn": queue_arn(info.queue),
         "ApproximateNumberOfMessages": str(info.ready),
         "ApproximateNumberOfMessagesNotVisible": str(info.leased),
         "ApproximateNumberOfMessagesDelayed": str(info.delayed),
-        "CreatedTimestamp": created,
-        "LastModifiedTimestamp": created,
-        **{name: str(getattr(info.settings, setting) // unit) for name, (setting, unit) in _SETTINGS.items()},
-        **{name: _DEFAULTS[name] for name in ("DelaySeconds", "ReceiveMessageWaitTimeSeconds", "SqsManagedSseEnabled")},
+        "CreatedTimestamp": str(info.created_ms // SECOND_MS),
+        "LastModifiedTimestamp": str((info.changed_ms or info.created_ms) // SECOND_MS),
+        "ReceiveMessageWaitTimeSeconds": _FIXED["ReceiveMessageWaitTimeSeconds"],
+        "SqsManagedSseEnabled": _FIXED["SqsManagedSseEnabled"],
     }
+    attributes |= {name: str(getattr(settings, setting) // unit) for name, (setting, unit) in _SETTINGS.items()}
+    if settings.dead_letter_queue is not None and settings.attempts_max:
+        policy = RedrivePolicy(queue_arn(settings.dead_letter_queue), settings.attempts_max)
+        attributes["RedrivePolicy"] = msgspec.json.encode(policy).decode()
+    if settings.fifo:
+        attributes |= {
+            "FifoQueue": "true",
+            "ContentBasedDeduplication": "true" if settings.dedup_by == "content" else "false",
+            "DeduplicationScope": "messageGroup" if settings.dedup_scope == "group" else "queue",
+            "FifoThroughputLimit": _FIXED["FifoThroughputLimit"],
+        }
+    return attributes
 
 
 def chosen(names: list[str], attributes: Mapping[str, str]) -> dict[str, str]:
@@ -266,5 +313,5 @@ def chosen(names: list[str], attributes: Mapping[str, str]) -> dict[str, str]:
 
 def difference(given: Mapping[str, str], info: QueueInfo) -> str | None:
     """The first attribute given that the queue has otherwise, or None."""
-    own = {**_DEFAULTS, **shown(info)}
+    own = {"RedrivePolicy": "", **_FIXED, **shown(info)}
     return next((name for name, text in given.items() if own.get(name) != text), None)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api.aws import calls
 from api.aws import sqs as actions
 from api.aws.gaps import GAPS
 from api.aws.protocols import SQS
@@ -56,7 +57,12 @@ async def test_a_message_is_sent_received_and_deleted(sqs: Caller) -> None:
         "ReceiptHandle": got["ReceiptHandle"],
         "Body": "wörld\r\n<&>",
         "MD5OfBody": sent["MD5OfMessageBody"],
-        "Attributes": {"SenderId": "000000000000", "SentTimestamp": "1700000000000", "ApproximateReceiveCount": "1"},
+        "Attributes": {
+            "SenderId": "000000000000",
+            "SentTimestamp": "1700000000000",
+            "ApproximateReceiveCount": "1",
+            "ApproximateFirstReceiveTimestamp": got["Attributes"]["ApproximateFirstReceiveTimestamp"],
+        },
     }
     assert await receive(sqs) == []
     assert await sqs("DeleteMessage", QueueUrl=URL, ReceiptHandle=got["ReceiptHandle"]) == {}
@@ -232,31 +238,12 @@ async def test_what_sqs_refuses_is_refused_in_its_words(
     assert await counts(sqs) == (1, 0)
 
 
-@pytest.mark.parametrize(
-    ("asked", "what"),
-    [
-        ({"MessageBody": "a", "DelaySeconds": 1}, "DelaySeconds"),
-        ({"MessageBody": "a", "QueueUrl": "q.fifo", "MessageGroupId": "g"}, "FifoQueue"),
-    ],
-)
-async def test_messages_that_the_rules_cannot_keep_yet_are_refused(
-    sqs: Caller, asked: dict[str, Any], what: str
-) -> None:
-    assert await refused(sqs, "SendMessage", **{"QueueUrl": URL} | asked) == (
-        400,
-        "AWS.SimpleQueueService.UnsupportedOperation",
-        f"{what} is not supported yet: it needs {GAPS[what]}.",
-    )
-
-
 MISSING: dict[str, dict[str, Any]] = {
     "AddPermission": {"QueueUrl": URL, "Label": "l", "AWSAccountIds": ["1"], "Actions": ["*"]},
     "CancelMessageMoveTask": {"TaskHandle": "h"},
-    "ListDeadLetterSourceQueues": {"QueueUrl": URL},
     "ListMessageMoveTasks": {"SourceArn": "a"},
     "ListQueueTags": {"QueueUrl": URL},
     "RemovePermission": {"QueueUrl": URL, "Label": "l"},
-    "SetQueueAttributes": {"QueueUrl": URL, "Attributes": {"VisibilityTimeout": "1"}},
     "StartMessageMoveTask": {"SourceArn": "a"},
     "TagQueue": {"QueueUrl": URL, "Tags": {"a": "b"}},
     "UntagQueue": {"QueueUrl": URL, "TagKeys": ["a"]},
@@ -430,8 +417,11 @@ async def test_a_message_comes_back_when_its_visibility_timeout_ends(sqs: Caller
     sqs.gateway.client.pass_time(4_999)
     assert await receive(sqs) == []
     sqs.gateway.client.pass_time(1)
-    [second] = await receive(sqs, AttributeNames=["ApproximateReceiveCount"])
-    assert second["Attributes"] == {"ApproximateReceiveCount": "2"}
+    [second] = await receive(sqs, AttributeNames=["ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp"])
+    assert second["Attributes"] == {
+        "ApproximateReceiveCount": "2",
+        "ApproximateFirstReceiveTimestamp": "1700000000000",
+    }
     assert second["MessageId"] == first["MessageId"]
     assert second["ReceiptHandle"] != first["ReceiptHandle"]
     # The old handle deletes nothing, and is no error.
@@ -490,6 +480,194 @@ async def test_the_lease_of_a_receive_is_the_queues_unless_it_says_otherwise(sqs
         assert (operation.lease_ms, operation.messages_max, operation.wait_ms) == (lease_ms, 1, 0)
 
 
+# --- delay ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_delay_is_the_messages_or_the_queues(sqs: Caller) -> None:
+    await sqs("SetQueueAttributes", QueueUrl=URL, Attributes={"DelaySeconds": "10"})
+    entries: list[dict[str, Any]] = [
+        {"Id": "queue", "MessageBody": "queue"},
+        {"Id": "now", "MessageBody": "now", "DelaySeconds": 0},
+        {"Id": "late", "MessageBody": "late", "DelaySeconds": 900},
+    ]
+    await sqs("SendMessageBatch", QueueUrl=URL, Entries=entries)
+    await send(sqs, "single", DelaySeconds=5)
+    shown = await sqs("GetQueueAttributes", QueueUrl=URL, AttributeNames=["ApproximateNumberOfMessagesDelayed"])
+    assert shown["Attributes"] == {"ApproximateNumberOfMessagesDelayed": "3"}
+    told = []
+    for pause_ms in (0, 4_999, 1, 5_000, 889_999, 1):
+        sqs.gateway.client.pass_time(pause_ms)
+        got = await receive(sqs, MaxNumberOfMessages=10, VisibilityTimeout=43_200)
+        told.append([message["Body"] for message in got])
+    assert told == [["now"], [], ["single"], ["queue"], [], ["late"]]
+
+
+# --- FIFO -------------------------------------------------------------------------------------------------------------
+
+NO_DEDUP_ID = (
+    400,
+    "InvalidParameterValue",
+    "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly",
+)
+
+
+@pytest.fixture
+async def fifo(sqs: Caller) -> Caller:
+    await sqs("CreateQueue", QueueName="q.fifo", Attributes={"FifoQueue": "true"})
+    return sqs
+
+
+async def put(fifo: Caller, body: str, group: str, dedup_id: str | None = None) -> dict[str, Any]:
+    asked = {"MessageDeduplicationId": dedup_id} if dedup_id is not None else {}
+    return await fifo("SendMessage", QueueUrl="q.fifo", MessageBody=body, MessageGroupId=group, **asked)
+
+
+async def take(fifo: Caller, **asked: Any) -> list[dict[str, Any]]:
+    got = await fifo("ReceiveMessage", QueueUrl="q.fifo", MaxNumberOfMessages=10, AttributeNames=["All"], **asked)
+    found: list[dict[str, Any]] = got.get("Messages", [])
+    return found
+
+
+async def test_a_group_is_in_order_with_one_batch_in_flight(fifo: Caller) -> None:
+    sent = [await put(fifo, body, body[0], body) for body in ("a1", "a2", "b1", "a3")]
+    numbers = [message["SequenceNumber"] for message in sent]
+    assert [len(number) for number in numbers] == [20] * 4
+    assert numbers == sorted(numbers)
+    got = await take(fifo)
+    assert {message["Body"] for message in got} == {"a1", "a2", "b1", "a3"}
+    assert [message["Body"] for message in got if message["Body"][0] == "a"] == ["a1", "a2", "a3"]
+    by_body = {message["Body"]: message for message in got}
+    assert by_body["b1"]["Attributes"]["SequenceNumber"] == numbers[2]
+    assert by_body["b1"]["Attributes"]["MessageGroupId"] == "b"
+    assert by_body["b1"]["Attributes"]["MessageDeduplicationId"] == "b1"
+    await put(fifo, "a4", "a", "a4")
+    await put(fifo, "b2", "b", "b2")
+    assert await take(fifo) == []
+    await fifo("DeleteMessage", QueueUrl="q.fifo", ReceiptHandle=by_body["b1"]["ReceiptHandle"])
+    assert [message["Body"] for message in await take(fifo)] == ["b2"]
+
+
+async def test_what_was_sent_before_is_told_again_with_the_digests_of_what_came_now(fifo: Caller) -> None:
+    first = await put(fifo, "one", "g", "d")
+    fifo.gateway.client.pass_time(299_999)
+    again = await put(fifo, "two", "g", "d")
+    assert (again["MessageId"], again["SequenceNumber"]) == (first["MessageId"], first["SequenceNumber"])
+    assert again["MD5OfMessageBody"] == hashlib.md5(b"two", usedforsecurity=False).hexdigest()
+    entries = [
+        {"Id": str(number), "MessageBody": "x", "MessageGroupId": "g", "MessageDeduplicationId": dedup_id}
+        for number, dedup_id in enumerate(["d", "e", "e"])
+    ]
+    batch = (await fifo("SendMessageBatch", QueueUrl="q.fifo", Entries=entries))["Successful"]
+    assert batch[0]["MessageId"] == first["MessageId"]
+    assert batch[1]["MessageId"] == batch[2]["MessageId"] != first["MessageId"]
+    fifo.gateway.client.pass_time(1)
+    new = await put(fifo, "one", "g", "d")
+    assert new["SequenceNumber"] > batch[1]["SequenceNumber"]
+    assert [message["Body"] for message in await take(fifo)] == ["one", "x", "one"]
+
+
+async def test_a_fifo_queue_wants_to_know_what_is_the_same(fifo: Caller) -> None:
+    assert await refused(fifo, "SendMessage", QueueUrl="q.fifo", MessageBody="a", MessageGroupId="g") == NO_DEDUP_ID
+    entries = [{"Id": "a", "MessageBody": "a", "MessageGroupId": "g"}]
+    assert await refused(fifo, "SendMessageBatch", QueueUrl="q.fifo", Entries=entries) == NO_DEDUP_ID
+    await fifo("SetQueueAttributes", QueueUrl="q.fifo", Attributes={"ContentBasedDeduplication": "true"})
+    first, again, other = [await put(fifo, body, "g") for body in ("a", "a", "b")]
+    assert (first["MessageId"] == again["MessageId"], first["MessageId"] == other["MessageId"]) == (True, False)
+    got = await take(fifo)
+    digests = [hashlib.sha256(body).hexdigest() for body in (b"a", b"b")]
+    assert [message["Attributes"]["MessageDeduplicationId"] for message in got] == digests
+
+
+async def test_what_is_the_same_may_be_asked_within_groups(fifo: Caller) -> None:
+    await fifo("SetQueueAttributes", QueueUrl="q.fifo", Attributes={"DeduplicationScope": "messageGroup"})
+    first, other, again = [await put(fifo, "x", group, "d") for group in ("g", "h", "g")]
+    assert first["MessageId"] == again["MessageId"] != other["MessageId"]
+
+
+@pytest.mark.parametrize("name", ["MessageGroupId", "MessageDeduplicationId"])
+@pytest.mark.parametrize("text", ["", "a" * 129, "group 123", "ü", "a\n"])
+async def test_ids_of_fifo_queues_have_a_form(fifo: Caller, name: str, text: str) -> None:
+    asked = {"MessageGroupId": "g", "MessageDeduplicationId": "d"} | {name: text}
+    assert await refused(fifo, "SendMessage", QueueUrl="q.fifo", MessageBody="a", **asked) == (
+        400,
+        "InvalidParameterValue",
+        f"Value {text} for parameter {name} is invalid. Reason: {name} can only include alphanumeric and punctuation "
+        "characters. 1 to 128 in length.",
+    )
+    if name == "MessageGroupId":  # of a standard queue, it names a tenant
+        assert (await refused(fifo, "SendMessage", QueueUrl=URL, MessageBody="a", MessageGroupId=text))[0] == 400
+
+
+async def test_the_delay_of_a_fifo_queue_is_the_queues(fifo: Caller) -> None:
+    await fifo("SetQueueAttributes", QueueUrl="q.fifo", Attributes={"DelaySeconds": "10"})
+    asked = {"QueueUrl": "q.fifo", "MessageBody": "a", "MessageGroupId": "g", "MessageDeduplicationId": "d"}
+    await fifo("SendMessage", DelaySeconds=0, **asked)
+    assert await take(fifo) == []
+    fifo.gateway.client.pass_time(10_000)
+    assert len(await take(fifo)) == 1
+    assert (await refused(fifo, "SendMessage", DelaySeconds=2, **asked))[1] == "InvalidParameterValue"
+
+
+async def test_a_receive_attempted_again_comes_to_the_same_messages(fifo: Caller) -> None:
+    for body in ("a", "b"):
+        await put(fifo, body, "g", body)
+    first = await take(fifo, ReceiveRequestAttemptId="try")
+    assert [message["Body"] for message in first] == ["a", "b"]
+    again = await take(fifo, ReceiveRequestAttemptId="try")
+    assert [message["ReceiptHandle"] for message in again] == [message["ReceiptHandle"] for message in first]
+    assert await take(fifo, ReceiveRequestAttemptId="other") == []
+    await fifo("DeleteMessage", QueueUrl="q.fifo", ReceiptHandle=first[0]["ReceiptHandle"])
+    assert [message["Body"] for message in await take(fifo, ReceiveRequestAttemptId="try")] == ["b"]
+    assert (await refused(fifo, "ReceiveMessage", QueueUrl="q.fifo", ReceiveRequestAttemptId="a b"))[0] == 400
+
+
+async def test_a_fifo_queue_refuses_a_handle_that_expired_and_no_other(fifo: Caller) -> None:
+    for body in ("a", "b", "c"):
+        await put(fifo, body, body, body)
+    handles = [message["ReceiptHandle"] for message in await take(fifo, VisibilityTimeout=5)]
+    for _ in range(2):  # what is gone already is no error
+        await fifo("DeleteMessage", QueueUrl="q.fifo", ReceiptHandle=handles[0])
+    fifo.gateway.client.pass_time(5_000)
+    said = f"Value {handles[1]} for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired."
+    expired = await refused(fifo, "DeleteMessage", QueueUrl="q.fifo", ReceiptHandle=handles[1])
+    assert expired == (400, "InvalidParameterValue", said)
+    entries = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate([*handles, "x"])]
+    answer = await fifo("DeleteMessageBatch", QueueUrl="q.fifo", Entries=entries)
+    assert answer["Successful"] == [{"Id": "0"}]
+    assert sorted((no["Id"], no["Code"]) for no in answer["Failed"]) == [
+        ("1", "InvalidParameterValue"),
+        ("2", "InvalidParameterValue"),
+        ("3", "ReceiptHandleIsInvalid"),
+    ]
+
+
+# --- dead letters -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_dead_letter_keeps_its_id_its_times_and_its_count(sqs: Caller) -> None:
+    await sqs("CreateQueue", QueueName="dead")
+    policy = '{"deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:dead", "maxReceiveCount": "2"}'
+    await sqs("SetQueueAttributes", QueueUrl=URL, Attributes={"RedrivePolicy": policy})
+    attributes = {"a": {"DataType": "String", "StringValue": "b"}}
+    sent = [await send(sqs, body, MessageAttributes=attributes, MessageGroupId="t") for body in ("one", "two")]
+    client = sqs.gateway.client
+    client.pass_time(1_000)
+    for _ in range(2):
+        assert len(await receive(sqs, MaxNumberOfMessages=10, VisibilityTimeout=5)) == 2
+        client.pass_time(5_000)
+    assert await receive(sqs) == []
+    got = (await sqs("ReceiveMessage", QueueUrl="dead", MaxNumberOfMessages=10, AttributeNames=["All"]))["Messages"]
+    assert [message["MessageId"] for message in got] == [message["MessageId"] for message in sent]
+    assert got[0]["Attributes"] == {
+        "SenderId": "000000000000",
+        "SentTimestamp": "1700000000000",
+        "ApproximateReceiveCount": "3",
+        "ApproximateFirstReceiveTimestamp": "1700000001000",
+        "DeadLetterQueueSourceArn": "arn:aws:sqs:us-east-1:000000000000:jobs",
+        "MessageGroupId": "t",
+    }
+
+
 # --- once -------------------------------------------------------------------------------------------------------------
 
 
@@ -533,7 +711,7 @@ async def test_a_call_that_cannot_be_remembered_is_done_all_the_same(sqs: Caller
 
 
 def test_every_refusal_of_the_rules_has_words() -> None:
-    assert set(actions.REFUSALS) == codes.CODES | {STORE_FULL}
+    assert set(calls.REFUSALS) == codes.CODES | {STORE_FULL}
 
 
 @pytest.mark.parametrize("code", sorted(codes.CODES | {STORE_FULL}))

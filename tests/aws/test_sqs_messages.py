@@ -87,19 +87,6 @@ def test_a_body_is_kept_as_it_is() -> None:
             "InvalidParameterValue",
             "One or more parameters are invalid. Reason: Message must be shorter than 1048576 bytes.",
         ),
-        *(
-            (
-                wish(**{parameter: text}),
-                "InvalidParameterValue",
-                f"Value {text} for parameter {name} is invalid. Reason: {name} can only include alphanumeric and "
-                "punctuation characters. 1 to 128 in length.",
-            )
-            for parameter, name in (
-                ("message_group_id", "MessageGroupId"),
-                ("message_deduplication_id", "MessageDeduplicationId"),
-            )
-            for text in ("", "a" * 129, "group 123", "ü", "a\n")
-        ),
     ],
 )
 def test_what_is_no_message_is_refused(asked: SendMessage, code: str, said: str) -> None:
@@ -222,18 +209,17 @@ def test_attributes_are_chosen_and_their_digest_is_of_the_chosen(
 
 @pytest.mark.parametrize("member", ["attribute_names", "message_system_attribute_names"])
 def test_system_attributes_are_chosen_by_either_list(member: str) -> None:
-    asked = wish(message_system_attributes={"AWSTraceHeader": value("Root=1")}, message_group_id="g")
+    asked = wish(message_system_attributes={"AWSTraceHeader": value("Root=1")})
     everything = {
         "SentTimestamp": "1",
         "ApproximateReceiveCount": "2",
         "AWSTraceHeader": "Root=1",
-        "MessageGroupId": "g",
     }
     assert received(asked, **{member: ["All"]}).attributes == everything
     assert received(asked, **{member: ["ALL"]}).attributes == everything
-    assert received(asked, **{member: ["SentTimestamp", "MessageGroupId"]}).attributes == {
+    assert received(asked, **{member: ["SentTimestamp", "AWSTraceHeader"]}).attributes == {
         "SentTimestamp": "1",
-        "MessageGroupId": "g",
+        "AWSTraceHeader": "Root=1",
     }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,9 @@ from api.aws.errors import AwsError
 from api.aws.gaps import GAPS
 from api.aws.sqs_queues import check_attributes, check_name, check_tags
 from storage import codes
-from storage.operations import GetQueue, QueueInfo, Refused
+from storage.operations import GetQueue, PutQueue, QueueInfo, Refused
 from storage.settings import QueueSettings
+from tests.api import asking
 from tests.aws.asking import Caller, refused
 
 ARN = "arn:aws:sqs:eu-west-1:123456789012:"
@@ -298,19 +301,20 @@ def test_tags_have_limits(tags: dict[str, str], said: str) -> None:
 
 
 def test_a_queue_of_the_native_api_is_shown_with_whole_seconds() -> None:
-    settings = QueueSettings(lease_ms=1999, body_bytes_max=7, retention_ms=60_999)
-    shown = sqs_queues.shown(QueueInfo("q", settings, 1_700_000_000_999, 1, 2, 3, 4))
+    settings = QueueSettings(lease_ms=1999, body_bytes_max=7, retention_ms=60_999, delay_ms=1500, dead_letter_queue="d")
+    info = QueueInfo("q", settings, 1_700_000_000_999, 1, 2, 3, 4, dead=5, changed_ms=1_700_000_001_999)
+    shown = sqs_queues.shown(info)
     assert shown == {
         "QueueArn": "arn:aws:sqs:us-east-1:000000000000:q",
         "ApproximateNumberOfMessages": "1",
         "ApproximateNumberOfMessagesNotVisible": "2",
         "ApproximateNumberOfMessagesDelayed": "3",
         "CreatedTimestamp": "1700000000",
-        "LastModifiedTimestamp": "1700000000",
+        "LastModifiedTimestamp": "1700000001",
         "VisibilityTimeout": "1",
         "MaximumMessageSize": "7",
         "MessageRetentionPeriod": "60",
-        "DelaySeconds": "0",
+        "DelaySeconds": "1",
         "ReceiveMessageWaitTimeSeconds": "0",
         "SqsManagedSseEnabled": "false",
     }
@@ -354,24 +358,20 @@ async def test_a_queue_is_not_created_when_it_is_not_known_whether_it_is_there(s
     assert sqs.gateway.client.asked[-1] == GetQueue("new")
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(GAPS) & sqs_queues.KNOWN - {"FifoQueue", "ContentBasedDeduplication", "VisibilityTimeout"})
-)
+@pytest.mark.parametrize("name", sorted(set(GAPS) & sqs_queues.KNOWN - {"VisibilityTimeout"}))
 async def test_attributes_that_are_missing_yet_say_so(sqs_json: Caller, name: str) -> None:
     values = {
-        "DelaySeconds": "1",
+        "FifoThroughputLimit": "perMessageGroupId",
         "KmsDataKeyReusePeriodSeconds": "60",
         "KmsMasterKeyId": "x",
         "Policy": "{}",
         "ReceiveMessageWaitTimeSeconds": "1",
-        "RedriveAllowPolicy": '{"redrivePermission":"allowAll"}',
-        "RedrivePolicy": f'{{"deadLetterTargetArn": "{ARN}q", "maxReceiveCount": 1}}',
+        "RedriveAllowPolicy": '{"redrivePermission":"denyAll"}',
         "SqsManagedSseEnabled": "true",
     }
+    asked = {"QueueName": "new", "Attributes": {name: values[name]}}
     if name in sqs_queues.CHOICES:
-        asked = {"QueueName": "new.fifo", "Attributes": {name: sqs_queues.CHOICES[name][0], "FifoQueue": "true"}}
-    else:
-        asked = {"QueueName": "new", "Attributes": {name: values[name]}}
+        asked = {"QueueName": "new.fifo", "Attributes": {name: values[name], "FifoQueue": "true"}}
     assert await refused(sqs_json, "CreateQueue", **asked) == (
         400,
         "AWS.SimpleQueueService.UnsupportedOperation",
@@ -384,11 +384,165 @@ async def test_attributes_that_are_missing_yet_say_so(sqs_json: Caller, name: st
 
 async def test_more_that_is_missing_yet(sqs: Caller) -> None:
     for asked, what in (
-        ({"QueueName": "q.fifo", "Attributes": {"FifoQueue": "true"}}, "FifoQueue"),
         ({"QueueName": "q", "Attributes": {"VisibilityTimeout": "0"}}, "VisibilityTimeout"),
         ({"QueueName": "q", "tags": {"a": "b"}}, "Tags"),
     ):
         assert (await refused(sqs, "CreateQueue", **asked))[2].startswith(f"{what} is not supported yet")
+
+
+async def test_a_fifo_queue_shows_what_it_was_told(sqs: Caller) -> None:
+    given = {"FifoQueue": "true", "ContentBasedDeduplication": "true", "DeduplicationScope": "messageGroup"}
+    await sqs("CreateQueue", QueueName="q.fifo", Attributes=given)
+    asked = [*given, "FifoThroughputLimit"]
+    shown = await sqs("GetQueueAttributes", QueueUrl="q.fifo", AttributeNames=asked)
+    assert shown["Attributes"] == given | {"FifoThroughputLimit": "perQueue"}
+    assert await sqs("CreateQueue", QueueName="q.fifo", Attributes=given)
+    await sqs("SetQueueAttributes", QueueUrl="q.fifo", Attributes={"DeduplicationScope": "queue", "FifoQueue": "true"})
+    await sqs("SetQueueAttributes", QueueUrl="q.fifo", Attributes={"ContentBasedDeduplication": "false"})
+    shown = await sqs("GetQueueAttributes", QueueUrl="q.fifo", AttributeNames=[*given])
+    assert shown["Attributes"] == {
+        "FifoQueue": "true",
+        "ContentBasedDeduplication": "false",
+        "DeduplicationScope": "queue",
+    }
+    assert await refused(sqs, "CreateQueue", QueueName="q.fifo", Attributes=given) == (
+        400,
+        "QueueAlreadyExists",
+        "A queue already exists with the same name and a different value for attribute ContentBasedDeduplication",
+    )
+    assert await refused(sqs, "SetQueueAttributes", QueueUrl="q.fifo", Attributes={"FifoQueue": "false"}) == (
+        400,
+        "InvalidAttributeValue",
+        "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported.",
+    )
+
+
+# --- changing ---------------------------------------------------------------------------------------------------------
+
+
+async def test_attributes_are_changed_and_the_others_stay(sqs: Caller) -> None:
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes={"VisibilityTimeout": "7", "DelaySeconds": "900"})
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes={"MessageRetentionPeriod": "60"})
+    names = ["VisibilityTimeout", "DelaySeconds", "MessageRetentionPeriod", "MaximumMessageSize"]
+    shown = await sqs("GetQueueAttributes", QueueUrl="jobs", AttributeNames=names)
+    assert shown["Attributes"] == dict(zip(names, ["7", "900", "60", "1048576"], strict=True))
+    for attributes, code in (
+        ({}, "MissingParameter"),
+        ({"FifoQueue": "true"}, "InvalidAttributeName"),
+        ({"QueueArn": "a"}, "InvalidAttributeName"),
+        ({"VisibilityTimeout": "-1"}, "InvalidAttributeValue"),
+        ({"Policy": "{}"}, "AWS.SimpleQueueService.UnsupportedOperation"),
+    ):
+        assert (await refused(sqs, "SetQueueAttributes", QueueUrl="jobs", Attributes=attributes))[:2] == (400, code)
+    assert (await refused(sqs, "SetQueueAttributes", QueueUrl="nope", Attributes={"DelaySeconds": "1"}))[0] == 400
+
+
+async def test_what_the_native_api_has_set_stays_as_well(sqs_json: Caller) -> None:
+    settings = {"lease_ms": 5000, "history_ms": 60_000, "attempts_max": 3}
+    await asking.ask(sqs_json.gateway, "PUT", "/v1/queues/jobs", settings)
+    await sqs_json("SetQueueAttributes", QueueUrl="jobs", Attributes={"DelaySeconds": "2"})
+    client = sqs_json.gateway.client
+    found = (await client.submit(GetQueue("jobs"), timeout_ms=1)).outcome
+    assert isinstance(found, QueueInfo)
+    assert found.settings == QueueSettings(lease_ms=5000, history_ms=60_000, attempts_max=3, delay_ms=2000)
+
+
+async def test_two_that_change_a_queue_at_once_lose_nothing_of_each_other(
+    sqs: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, submit = sqs.gateway.client, sqs.gateway.client.submit
+    others = iter([{"lease_ms": 9000}, {"lease_ms": 8000}])
+
+    async def contended(operation: Any, block: bytes = b"", *, timeout_ms: int) -> Any:
+        """Somebody else changes the queue between our look and our change, twice."""
+        if isinstance(operation, PutQueue) and (other := next(others, None)) is not None:
+            before = (await submit(GetQueue("jobs"), timeout_ms=1)).outcome.settings
+            await submit(PutQueue("jobs", msgspec.structs.replace(before, **other)), timeout_ms=1)
+        return await submit(operation, block, timeout_ms=timeout_ms)
+
+    monkeypatch.setattr(client, "submit", contended)
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes={"DelaySeconds": "3"})
+    names = ["VisibilityTimeout", "DelaySeconds"]
+    shown = await sqs("GetQueueAttributes", QueueUrl="jobs", AttributeNames=names)
+    assert shown["Attributes"] == {"VisibilityTimeout": "8", "DelaySeconds": "3"}
+    others = iter([{"lease_ms": 1000 * second} for second in range(10, 40)])
+    assert await refused(sqs, "SetQueueAttributes", QueueUrl="jobs", Attributes={"DelaySeconds": "4"}) == (
+        503,
+        "ServiceUnavailable",
+        "Others change the queue. Send it again.",
+    )
+
+
+async def test_of_two_that_create_a_queue_at_once_the_second_hears_of_the_first(
+    sqs: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, submit = sqs.gateway.client, sqs.gateway.client.submit
+
+    async def faster(operation: Any, block: bytes = b"", *, timeout_ms: int) -> Any:
+        """Somebody else creates the queue between our look and our creation."""
+        if isinstance(operation, PutQueue):
+            await submit(PutQueue(operation.queue, QueueSettings(lease_ms=60_000)), timeout_ms=1)
+        return await submit(operation, block, timeout_ms=timeout_ms)
+
+    monkeypatch.setattr(client, "submit", faster)
+    assert await sqs("CreateQueue", QueueName="same", Attributes={"VisibilityTimeout": "60"})
+    assert await refused(sqs, "CreateQueue", QueueName="other", Attributes={"VisibilityTimeout": "61"}) == (
+        400,
+        "QueueAlreadyExists",
+        "A queue already exists with the same name and a different value for attribute VisibilityTimeout",
+    )
+
+
+# --- dead letters -----------------------------------------------------------------------------------------------------
+
+
+def redrive(queue: str, count: int | str = 2) -> dict[str, str]:
+    return {"RedrivePolicy": json.dumps({"deadLetterTargetArn": ARN + queue, "maxReceiveCount": count})}
+
+
+async def test_a_dead_letter_queue_is_told_shown_and_taken_back(sqs: Caller) -> None:
+    await sqs("CreateQueue", QueueName="dead")
+    await sqs("CreateQueue", QueueName="new", Attributes=redrive("dead"))
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes=redrive("dead", "1000"))
+    shown = await sqs("GetQueueAttributes", QueueUrl="jobs", AttributeNames=["RedrivePolicy"])
+    arn = "arn:aws:sqs:us-east-1:000000000000:dead"
+    assert json.loads(shown["Attributes"]["RedrivePolicy"]) == {"deadLetterTargetArn": arn, "maxReceiveCount": 1000}
+    assert await sqs("CreateQueue", QueueName="jobs", Attributes=redrive("dead", 1000))
+    assert (await refused(sqs, "CreateQueue", QueueName="jobs", Attributes=redrive("dead", 999)))[
+        1
+    ] == "QueueAlreadyExists"
+
+    async def sources(**asked: object) -> tuple[list[str], str | None]:
+        page = await sqs("ListDeadLetterSourceQueues", QueueUrl="dead", **asked)
+        return [url.rpartition("/")[2] for url in page.get("queueUrls", [])], page.get("NextToken")
+
+    assert await sources() == (["jobs", "new"], None)
+    first, token = await sources(MaxResults=1)
+    assert first == ["jobs"]
+    assert await sources(MaxResults=1, NextToken=token) == (["new"], None)
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes={"RedrivePolicy": ""})
+    assert await sources() == (["new"], None)
+    assert await sqs("GetQueueAttributes", QueueUrl="jobs", AttributeNames=["RedrivePolicy"]) in (
+        {},
+        {"Attributes": {}},
+    )
+    assert (await refused(sqs, "ListDeadLetterSourceQueues", QueueUrl="nope"))[1].endswith("NonExistentQueue")
+
+
+async def test_dead_letter_queues_that_cannot_be_are_refused(sqs: Caller) -> None:
+    await sqs("CreateQueue", QueueName="q.fifo", Attributes={"FifoQueue": "true"})
+    for action, asked in (
+        ("CreateQueue", {"QueueName": "new"}),
+        ("SetQueueAttributes", {"QueueUrl": "jobs"}),
+    ):
+        for target, said in (
+            ("nope", "Dead letter target does not exist."),
+            ("jobs" if action == "SetQueueAttributes" else "new", "A queue cannot be its own dead-letter queue."),
+            ("q.fifo", "Dead letter queue of a FIFO queue must also be a FIFO queue."),
+        ):
+            status, code, words = await refused(sqs, action, Attributes=redrive(target), **asked)
+            assert (status, code) == (400, "InvalidParameterValue")
+            assert said in words
 
 
 async def test_queues_are_listed_by_the_beginning_of_their_name_page_by_page(sqs: Caller) -> None:
@@ -426,6 +580,8 @@ async def test_a_queue_that_is_not_there_is_told_by_every_action(sqs: Caller) ->
     for url in ("http://a/0/nope", "http://a/0/no such queue", ""):
         for action, asked in {
             "GetQueueAttributes": {},
+            "SetQueueAttributes": {"Attributes": {"DelaySeconds": "1"}},
+            "ListDeadLetterSourceQueues": {},
             "PurgeQueue": {},
             "DeleteQueue": {},
             "SendMessage": {"MessageBody": "a"},

@@ -1,0 +1,121 @@
+"""A request under way: how its operations reach the cluster, and how the cluster's refusals are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from api.aws.errors import AwsError, common, sqs
+from api.aws.names import no_such_queue
+from cluster.client import Reply
+from cluster.replica import STORE_FULL
+from storage import codes
+from storage.operations import Operation, Refused
+
+
+class Once(NamedTuple):
+    """What an operation is called, so that it takes effect once however often it is asked for under this name.
+
+    `whole` stands for all that is asked: the same name for something else is something else.
+    """
+
+    name: str
+    whole: bytes = b""
+
+
+class Submit(Protocol):
+    """How an operation reaches the cluster. Raises `ClusterTrouble`."""
+
+    async def __call__(self, operation: Operation, block: bytes = b"", once: Once | None = None) -> Reply:
+        """Have it done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request under way.
+
+    base: how its client reaches this node. trace: its X-Ray header. invocation: what its SDK calls it, however often it
+    repeats it; `whole` is a digest of it.
+    """
+
+    submit: Submit
+    base: str
+    trace: str | None = None
+    invocation: str | None = None
+    whole: bytes = b""
+
+    async def do(self, operation: Operation, block: bytes = b"", once: Once | None = None) -> Reply:
+        """Have it done. Raises `AwsError` if it is refused, and `ClusterTrouble`."""
+        reply = await self.submit(operation, block, once)
+        if isinstance(reply.outcome, Refused):
+            raise refused(reply.outcome)
+        return reply
+
+    def once(self, what: str) -> Once | None:
+        """The name under which a part of this call takes effect once; None if the client gives none."""
+        return None if self.invocation is None else Once(f"{what}\n{self.invocation}", self.whole)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def invalid(message: str) -> AwsError:
+    """The refusal of a value."""
+    return sqs("InvalidParameterValueException", message)
+
+
+def missing(parameter: str) -> AwsError:
+    """The refusal of a request that lacks a parameter."""
+    return sqs("MissingRequiredParameterException", f"The request must contain the parameter {parameter}.")
+
+
+def too_long(limit: int, *, in_batch: bool = False) -> AwsError:
+    """The refusal of a message above its limit."""
+    said = "One or more parameters cannot be validated." if in_batch else "One or more parameters are invalid."
+    return invalid(f"{said} Reason: Message must be shorter than {limit} bytes.")
+
+
+def _no_dedup_id(_: Refused) -> AwsError:
+    return invalid(
+        "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly"
+    )
+
+
+REFUSALS: dict[str, Callable[[Refused], AwsError]] = {
+    codes.QUEUE_NOT_FOUND: lambda _: no_such_queue(),
+    codes.QUEUE_EXISTS: lambda _: sqs("QueueNameExists", "A queue already exists with the same name"),
+    codes.QUEUE_LIMIT: lambda refusal: sqs("OverLimit", f"There are {refusal.limit} queues, and no more can be."),
+    codes.QUEUE_FULL: lambda refusal: sqs("OverLimit", f"The queue is full: its {refusal.detail} is {refusal.limit}."),
+    codes.SETTINGS_CHANGED: lambda _: common("ServiceUnavailableException", "Others change the queue. Send it again."),
+    codes.SETTING_FIXED: lambda refusal: sqs(
+        "InvalidAttributeValue", f"{refusal.detail} of a queue cannot be changed."
+    ),
+    codes.DEAD_LETTER_KIND: lambda _: invalid("Dead letter queue of a FIFO queue must also be a FIFO queue."),
+    codes.BODY_TOO_LARGE: lambda refusal: too_long(refusal.limit),
+    codes.DEDUP_ID_REQUIRED: _no_dedup_id,
+    codes.GROUP_REQUIRED: lambda _: missing("MessageGroupId"),
+    codes.PRIORITY_NOT_ALLOWED: lambda _: invalid("The queue has no priorities."),
+    codes.CONSUMER_REQUIRED: lambda _: sqs("UnsupportedOperation", "The queue has one consumer, and must know it."),
+    codes.MESSAGE_NOT_FOUND: lambda _: invalid("The message does not exist."),
+    codes.MESSAGE_LEASED: lambda _: invalid("The message is in flight."),
+    codes.STALE_RECEIPT: lambda _: invalid("The receipt handle has expired."),
+    codes.MALFORMED: lambda _: invalid("One or more parameters are invalid."),
+    codes.STALE_OPERATION: lambda _: common("ServiceUnavailableException", "The request came too late. Send it again."),
+    codes.IDEMPOTENCY_MISMATCH: lambda _: invalid("The request was sent before with other parameters."),
+    codes.IDEMPOTENCY_WINDOW_FULL: lambda _: sqs("RequestThrottled", "Rate exceeded."),
+    STORE_FULL: lambda _: sqs("OverLimit", "There is no room for more messages. Receive and delete some first."),
+}
+"""How each refusal of the rules is told."""
+
+
+def refused(refusal: Refused) -> AwsError:
+    """The refusal of the rules as SQS's clients know it."""
+    return REFUSALS[refusal.code](refusal)
+
+
+def check_range(value: int | None, name: str, lowest: int, highest: int, reason: str) -> None:
+    """Check a number, if it is given. Raises `AwsError`."""
+    if value is not None and not lowest <= value <= highest:
+        raise invalid(f"Value {value} for parameter {name} is invalid. Reason: {reason}")
