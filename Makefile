@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: run test bench simulate clean
+.PHONY: run test bench simulate chaos clean
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@echo "==> making $(VENV)"
@@ -18,6 +18,7 @@ test: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@$(BIN)/python -m tests.chaos --install
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/ready
@@ -26,6 +27,11 @@ bench: $(VENV)/ready
 SEEDS ?= 0..500
 simulate: $(VENV)/ready
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+CHAOS ?= --runs 14 --seconds 180
+chaos: $(VENV)/ready
+	$(BIN)/python -m tests.chaos --install
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis trimaran-data

@@ -7,12 +7,15 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from tests.chaos.history import DIED, UNKNOWN, Delivery, History, Receiving, Sending, check
 from tests.processes.nodes import POLL_S, Cluster, eventually
 
+RETRY_POLLS_MAX = 10
+"""A request is sent again after one `POLL_S`, then two, and so on up to so many."""
 DRAIN_S = 90.0
 """How long a drain may take: the longest lease, and what a slow machine needs."""
 
@@ -37,7 +40,9 @@ class Habits:
     death_chance: float = 0.0
     """A consumer forgets its messages."""
     dawdle_chance: float = 0.0
-    """A consumer acks only when its lease is over."""
+    """A consumer acks when its lease is about to end, or over."""
+    work_s: float = 0.0
+    """Mean time that a consumer takes before it acks."""
     patience_s: float = 60.0
     """How long a request is retried before its outcome stays unknown."""
 
@@ -115,7 +120,7 @@ class Load:
     async def _ask(self, what: str, rng: random.Random, path: str, document: Any) -> _Asked:
         """Ask until there is an answer, on any node and under one key."""
         asked = _Asked(time.monotonic())
-        key = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        key, tries = str(uuid.UUID(int=rng.getrandbits(128), version=4)), 0
         while asked.answer is None and time.monotonic() < asked.asked_s + self.habits.patience_s:
             name = rng.choice(self.names)
             status, answer = await self.cluster.call(name, "POST", path, document, Idempotency_Key=key)
@@ -126,7 +131,9 @@ class Load:
                 asked.answer = answer
             elif status in (0, 503, 507):
                 asked.is_unsure |= outcome == "unknown"
-                await asyncio.sleep(POLL_S)
+                tries += 1
+                for _ in range(min(tries, RETRY_POLLS_MAX)):
+                    await asyncio.sleep(POLL_S)
             else:
                 self.history.surprises.append(f"{what}: {status} {answer}")
                 break
@@ -151,11 +158,10 @@ class Load:
                 await self._pause(rng.expovariate(1 / habits.pause_s))
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        """Let so much time pass, or less if the load is to stop."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
-        except TimeoutError:
-            pass
 
     async def _consume(self, who: str) -> None:
         habits, rng = self.habits, random.Random(f"{self.seed}/{who}")
@@ -198,7 +204,9 @@ class Load:
         if what == "nack":
             wish["delay_ms"] = rng.choice((0, 0, 500, 2000))
         elif self.producing and rng.random() < habits.dawdle_chance:
-            await self._pause(mine[0].lease_s)
+            await self._pause(mine[0].lease_s * rng.uniform(0.8, 1.5))
+        elif habits.work_s:
+            await self._pause(rng.expovariate(1 / habits.work_s))
         asked = await self._ask(what, rng, f"/v1/queues/{queue}/{what}", wish)
         results = [result["status"] for result in asked.answer["results"]] if asked.answer else [UNKNOWN] * len(mine)
         for delivery, delivery.end in zip(mine, results, strict=True):

@@ -19,6 +19,8 @@ import aiohttp
 
 POLL_S = 0.02
 PATIENCE_S = 30.0
+GONE_S = 5.0
+"""How long a killed process may take to go."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -48,9 +50,17 @@ class Node:
     """A node as a process group. `prefix` is what its command line begins with, `environment` is added to ours."""
 
     def __init__(
-        self, name: str, directory: Path, http: str, raft: str, peers: str = "", extra: tuple[str, ...] = ()
+        self,
+        name: str,
+        directory: Path,
+        log: Path,
+        http: str,
+        raft: str,
+        peers: str = "",
+        extra: tuple[str, ...] = (),
     ) -> None:
-        self.name, self.directory, self.url, self.raft = name, directory / name, f"http://{http}", raft
+        self.name, self.directory, self.log = name, directory, log
+        self.url, self.raft = f"http://{http}", raft
         self.argv = [
             *(sys.executable, "-m", "api.cli", "serve", "--node", name, "--data", str(self.directory)),
             *("--http", http, "--raft", raft, *extra),
@@ -58,7 +68,6 @@ class Node:
         ]
         self.prefix: tuple[str, ...] = ()
         self.environment: dict[str, str] = {}
-        self.log = directory / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -77,8 +86,16 @@ class Node:
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.signal(signal.SIGKILL)
+        """Kill every process of the node, and wait until they are gone: their files and ports are then free."""
+        if self.process is None:
+            return
+        deadline_s = time.monotonic() + GONE_S
+        try:
+            while time.monotonic() < deadline_s:
+                self.signal(signal.SIGKILL)
+                self.process.poll()
+                time.sleep(POLL_S)
+        except ProcessLookupError:
             self.process.wait()
 
     def wipe(self) -> None:
@@ -105,7 +122,7 @@ class Cluster:
         peers = ",".join(f"{name}={address}" for name, address in zip(names, addresses[count:], strict=True))
         self.extra = extra
         self.nodes = {
-            name: Node(name, directory, http, raft, peers if count > 1 else "", extra)
+            name: Node(name, directory / name, directory / f"{name}.log", http, raft, peers if count > 1 else "", extra)
             for name, http, raft in zip(names, addresses[:count], addresses[count:], strict=True)
         }
 
@@ -115,7 +132,7 @@ class Cluster:
         http, raft = (f"127.0.0.1:{port}" for port in free_ports(2))
         others = {other.name: other.raft for other in self.nodes.values()} | {name: raft}
         peers = ",".join(f"{other}={address}" for other, address in others.items())
-        node = self.nodes[name] = Node(name, directory, http, raft, peers, self.extra)
+        node = self.nodes[name] = Node(name, directory / name, directory / f"{name}.log", http, raft, peers, self.extra)
         node.start()
         return node
 

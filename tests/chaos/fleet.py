@@ -1,0 +1,205 @@
+"""Real nodes, each in a network namespace and on a disk of its own, kept running as systemd would keep them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.disks import Disk
+from tests.chaos.network import HTTP_PORT, RAFT_PORT, Network
+from tests.chaos.tools import run
+from tests.cluster.certs import Authority
+from tests.processes.nodes import POLL_S, Cluster, Node, eventually
+
+MIB = 1024 * 1024
+INSIDE = Path(__file__).parent / "inside"
+"""What Python finds there runs at the start of every process of a node."""
+RESTART_S = 0.5
+"""A node that ends again and again is started so often at most."""
+DISK_BYTES = 512 * MIB
+ROOM_RESERVE_BYTES = 32 * MIB
+RECOVERY_S = 90.0
+"""How long a healed cluster may take until every node serves."""
+COMPACTED_ENTRIES = 300
+"""More than `--journal-keep-bytes` holds of the load's entries."""
+SETTINGS = (
+    "--insecure-listen",
+    *("--journal-keep-bytes", str(MIB)),  # so that compaction goes on all the time, and a wiped node needs a copy
+    *("--room-reserve-bytes", str(ROOM_RESERVE_BYTES)),
+    *("--request-timeout-ms", "3000"),  # so that outcomes are unknown now and then
+)
+
+
+class Fleet(Cluster):
+    """`async with Fleet(directory, 3) as fleet`, in a world of its own. Logs go to `directory`."""
+
+    answer_s = 5.0
+
+    def __init__(self, directory: Path, count: int = 3, seed: str = "", broken: str = "") -> None:
+        self.directory, self.rng = directory, random.Random(seed)
+        place = Path("/run") / directory.name
+        names = [f"n{number}" for number in range(1, count + 1)]
+        self.majority = count // 2 + 1
+        self.network = Network(names)
+        self.disks: dict[str, Disk] = {}
+        self.trouble: list[str] = []
+        """What nodes did that nothing explains."""
+        self._wanted: set[str] = set()
+        self._may_end: set[str] = set()
+        self._started_s: dict[str, float] = {}
+        peers = ",".join(f"{name}={self.network.address(name)}:{RAFT_PORT}" for name in names)
+        self.nodes, authority = {}, Authority(directory / "certs")
+        for name in names:
+            http, raft = (f"{self.network.address(name)}:{port}" for port in (HTTP_PORT, RAFT_PORT))
+            node = Node(name, place / name / "data", directory / f"{name}.log", http, raft, peers, SETTINGS)
+            files = authority.files(name)
+            node.argv += ["--tls-ca", files.ca, "--tls-cert", files.cert, "--tls-key", files.key]
+            node.prefix = self.network.inside(name)
+            node.environment = {"PYTHONPATH": str(INSIDE), "TRIMARAN_CHAOS_CLOCK": str(self._clock_file(name))}
+            if broken:
+                node.environment["TRIMARAN_CHAOS_BROKEN"] = broken
+            self.nodes[name] = node
+
+    async def __aenter__(self) -> Fleet:
+        run("mount", "-t", "tmpfs", "tmpfs", "/run")
+        self.network.build()
+        for name, node in self.nodes.items():
+            self.disks[name] = Disk(node.directory.parent, DISK_BYTES)
+            self.set_clock(name, 0)
+        await super().__aenter__()
+        self._wanted |= self.nodes.keys()
+        self._keeper = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._keeper.cancel()
+        await asyncio.gather(self._keeper, return_exceptions=True)
+        await super().__aexit__(*error)
+
+    # --- nodes --------------------------------------------------------------------------------------------------------
+
+    def down(self, name: str) -> None:
+        """Kill a node, and keep it down."""
+        self._wanted.discard(name)
+        self.nodes[name].kill()
+
+    def up(self, name: str) -> None:
+        """Have a node running from now on."""
+        self._wanted.add(name)
+        if not self.is_running(name):
+            self._start(name)
+
+    def may_end(self, name: str, *, may: bool) -> None:
+        """Say whether something was done to a node that may make it end by itself. It is started again anyway."""
+        (self._may_end.add if may else self._may_end.discard)(name)
+
+    def is_running(self, name: str) -> bool:
+        """Whether the node's first process lives."""
+        process = self.nodes[name].process
+        return process is not None and process.poll() is None
+
+    async def stop(self, name: str) -> None:
+        """Stop a node as an operator would, and keep it down."""
+        self._wanted.discard(name)
+        process = self.nodes[name].process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(process.wait)
+
+    def _start(self, name: str) -> None:
+        self._started_s[name] = time.monotonic()
+        self.nodes[name].start()
+
+    async def _keep(self) -> None:
+        while True:
+            for name in sorted(self._wanted):
+                if self.is_running(name) or time.monotonic() < self._started_s.get(name, 0.0) + RESTART_S:
+                    continue
+                if name not in self._may_end:
+                    self.trouble.append(f"{name} ended by itself: {self._last_words(name)}")
+                self._start(name)
+            await asyncio.sleep(POLL_S)
+
+    def _last_words(self, name: str) -> str:
+        lines = self.nodes[name].log.read_text(errors="replace").splitlines()
+        return " | ".join(line for line in lines[-30:] if '"critical"' in line or '"error"' in line)[-2000:]
+
+    def shard_pid(self, name: str) -> int | None:
+        """The process that writes to the node's disk."""
+        if not self.is_running(name):
+            return None
+        for pid in self.nodes[name].children():
+            try:
+                if b"cluster.shard" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+            except OSError:
+                continue
+        return None
+
+    async def leader_now(self) -> str:
+        """Who leads, as most nodes say; somebody if nobody knows."""
+        answers = await asyncio.gather(*(self.call(name, "GET", "/v1/cluster") for name in self.nodes))
+        told = [self.shard_of(answer).get("leader") for answer in answers]
+        known = [name for name in told if name is not None]
+        return max(set(known), key=known.count) if known else self.rng.choice(list(self.nodes))
+
+    async def recovered(self) -> float:
+        """Wait until every node is ready, takes a write, reaches all others and has caught up; returns the seconds."""
+        began_s = time.monotonic()
+        leader = self.shard_of(await self.call(await self.leader_now(), "GET", "/v1/cluster"))
+        target = leader["commit_index"] if leader else 0
+
+        async def trouble(name: str) -> str:
+            """What is still wrong with a node."""
+            status, answer = await self.call(name, "PUT", "/v1/queues/probe", {})
+            if status in (200, 201):
+                status, answer = await self.call(name, "GET", "/readyz?verbose=1")
+            if status != 200:
+                return f"says {status} {answer}"
+            status, answer = await self.call(name, "GET", "/v1/cluster")
+            unreached = [node["name"] for node in answer["nodes"] if not node["reachable"]] if status == 200 else ["it"]
+            if unreached:
+                return f"does not reach {', '.join(unreached)}"
+            applied = answer["shards"][0]["applied_index"]
+            return f"has applied {applied} of {target}" if applied < target else ""
+
+        async def serves(name: str) -> str:
+            while what := await trouble(name):
+                if time.monotonic() > began_s + RECOVERY_S:
+                    return f"{RECOVERY_S:.0f} s after everything was healed, {name} {what}"
+                await asyncio.sleep(POLL_S)
+            return ""
+
+        self.trouble += filter(None, await asyncio.gather(*map(serves, self.nodes)))
+        return time.monotonic() - began_s
+
+    async def compacted(self) -> None:
+        """Wait until so much was written that what a wiped node needs is not in the log any more."""
+
+        async def is_long() -> bool:
+            shard = self.shard_of(await self.call(await self.leader_now(), "GET", "/v1/cluster"))
+            return int(shard.get("applied_index", 0)) > COMPACTED_ENTRIES
+
+        await eventually(is_long, f"{COMPACTED_ENTRIES} entries are written")
+
+    @staticmethod
+    def shard_of(answer: tuple[int, Any]) -> dict[str, Any]:
+        """The shard in a node's answer about the cluster; {} if there was none."""
+        status, document = answer
+        found: dict[str, Any] = document["shards"][0] if status == 200 else {}
+        return found
+
+    # --- clocks -------------------------------------------------------------------------------------------------------
+
+    def _clock_file(self, name: str) -> Path:
+        return self.directory / f"{name}.clock"
+
+    def set_clock(self, name: str, offset_s: int) -> None:
+        """Set a node's wall clock wrong by so much, while it runs. Its monotonic clock goes on."""
+        path = self._clock_file(name)
+        path.with_suffix(".new").write_text(str(offset_s))
+        path.with_suffix(".new").replace(path)
