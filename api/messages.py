@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ from api.problem import invalid
 from api.properties import TYPE, TYPE_CHARACTERS_MAX, Properties, Told, decode_properties, encode_properties
 from api.request import Wish
 from storage.block import Part
+from storage.limits import HOLD_MS_MAX, PRIORITY_MAX
 from storage.operations import Claim, Settled
 
 ATTRIBUTES_MAX = 64
@@ -33,6 +34,11 @@ _RECEIPT_VERSION = 1
 _RECEIPT = re.compile(rf"{_RECEIPT_VERSION}[0-9a-f]{{16}}[1-9a-f][0-9a-f]{{0,15}}", re.ASCII)
 
 
+_Hold = Annotated[int, msgspec.Meta(ge=0, le=HOLD_MS_MAX)]
+_Kept = Annotated[int, msgspec.Meta(ge=1, le=HOLD_MS_MAX)]
+_Priority = Annotated[int, msgspec.Meta(ge=0, le=PRIORITY_MAX)]
+
+
 class MessageIn(Wish):
     """A message to send: `body` is any Unicode text, NUL included, `body_base64` is bytes; exactly one of them."""
 
@@ -40,11 +46,20 @@ class MessageIn(Wish):
     body_base64: bytes | msgspec.UnsetType = msgspec.UNSET
     attributes: dict[str, str | int | float | bool] | msgspec.UnsetType = msgspec.UNSET
     attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    delay_ms: _Hold | msgspec.UnsetType = msgspec.UNSET
+    at: str | msgspec.UnsetType = msgspec.UNSET
+    ttl_ms: _Kept | msgspec.UnsetType = msgspec.UNSET
+    priority: _Priority | msgspec.UnsetType = msgspec.UNSET
+    group: str | msgspec.UnsetType = msgspec.UNSET
+    key: str | msgspec.UnsetType = msgspec.UNSET
+    dedup_id: str | msgspec.UnsetType = msgspec.UNSET
 
     def members(self) -> int:
         """One body, the attributes, and their types."""
         maps = [each for each in (self.attributes, self.attribute_types) if each is not msgspec.UNSET]
-        return 1 + sum([1 + len(each) for each in maps])
+        options = (self.delay_ms, self.at, self.ttl_ms, self.priority, self.group, self.key, self.dedup_id)
+        given = sum([each is not msgspec.UNSET for each in options])
+        return 1 + given + sum([1 + len(each) for each in maps])
 
 
 class PackedMessageIn(Wish):
@@ -53,6 +68,13 @@ class PackedMessageIn(Wish):
     body: Any = msgspec.UNSET
     attributes: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    delay_ms: _Hold | msgspec.UnsetType = msgspec.UNSET
+    at: str | msgspec.UnsetType = msgspec.UNSET
+    ttl_ms: _Kept | msgspec.UnsetType = msgspec.UNSET
+    priority: _Priority | msgspec.UnsetType = msgspec.UNSET
+    group: str | msgspec.UnsetType = msgspec.UNSET
+    key: str | msgspec.UnsetType = msgspec.UNSET
+    dedup_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def encode_message(message: MessageIn | PackedMessageIn, field: str) -> tuple[bytes, bytes]:

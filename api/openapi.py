@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.options import PRIORITIES
 from api.properties import TYPE, TYPE_CHARACTERS_MAX
 from api.request import answer_json
 from api.rest import APPLIED_INDEX, STALENESS_MS
-from storage.limits import BATCH_MESSAGES_MAX
+from storage.limits import BATCH_MESSAGES_MAX, HOLD_MS_MAX
 from storage.settings import LIMITS, QueueSettings
 
 _TEXT = {"type": "string"}
@@ -37,6 +38,10 @@ def _ref(name: str) -> dict[str, str]:
 
 _RECEIPTS = _list(_TEXT, minItems=1, maxItems=BATCH_MESSAGES_MAX)
 _LEASE = {"type": "integer", "minimum": LIMITS["lease_ms"][0], "maximum": LIMITS["lease_ms"][1]}
+_MILLISECONDS = {"type": "integer", "minimum": 0, "maximum": HOLD_MS_MAX}
+_NAMES = {"group": _TEXT, "key": _TEXT, "dedup_id": _TEXT, "priority": PRIORITIES}
+_OPTIONS = {"delay_ms": _MILLISECONDS, "at": _TIME, "ttl_ms": _MILLISECONDS | {"minimum": 1}, **_NAMES}
+_ABOUT = {"expires": _TIME, "first_delivered": _TIME, "dead": {"type": "object"}, **_NAMES}
 _CONTENT = {
     "body": _TEXT,
     "body_base64": _TEXT,
@@ -84,21 +89,24 @@ SCHEMAS: dict[str, Any] = {
         leased=_COUNT,
         delayed=_COUNT,
         bytes=_COUNT,
+        dead=_COUNT,
     ),
     "Message": {
-        **_closed(**_CONTENT),
+        **_closed(**_CONTENT, **_OPTIONS),
         "description": "A body of any Unicode text, NUL included, or bytes as body_base64 (in msgpack: body as bin).",
         "oneOf": [{"required": ["body"]}, {"required": ["body_base64"]}],
     },
     "Batch": _closed(["messages"], messages=_list(_ref("Message"), minItems=1, maxItems=BATCH_MESSAGES_MAX)),
     "Send": {"anyOf": [_ref("Message"), _ref("Batch")]},
     "Sent": _object(
-        ["messages"], messages=_list(_object(["message_id", "timestamp"], message_id=_ID, timestamp=_TIME))
+        ["messages"],
+        messages=_list(_object(["message_id"], message_id=_ID, timestamp=_TIME, duplicate={"const": True})),
     ),
     "Receive": _closed(
         max={"type": "integer", "minimum": 1, "maximum": BATCH_MESSAGES_MAX, "default": 1},
         wait_ms={"type": "integer", "minimum": 0, "maximum": 20000, "default": 0},
         lease_ms=_LEASE,
+        consumer=_TEXT,
     ),
     "Received": _object(
         ["messages"],
@@ -110,6 +118,7 @@ SCHEMAS: dict[str, Any] = {
                 attempt=_ID,
                 timestamp=_TIME,
                 **_CONTENT,
+                **_ABOUT,
             )
         ),
     ),
@@ -132,11 +141,12 @@ SCHEMAS: dict[str, Any] = {
             _object(
                 ["message_id", "state", "attempts", "due", "attributes", "timestamp"],
                 message_id=_ID,
-                state={"enum": ["ready", "leased", "delayed"]},
+                state={"enum": ["ready", "leased", "delayed", "dead"]},
                 attempts=_COUNT,
                 due={"type": ["string", "null"], "format": "date-time"},
                 timestamp=_TIME,
                 **_CONTENT,
+                **_ABOUT,
             )
         ),
     ),

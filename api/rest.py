@@ -21,6 +21,7 @@ from api.messages import (
     receipt,
     timestamp,
 )
+from api.options import read_runs, told_about
 from api.problem import SERVER, invalid, refused
 from api.request import (
     SETTINGS,
@@ -37,7 +38,7 @@ from api.request import (
 )
 from cluster.client import Client, Reply
 from storage.block import encode_block, parts
-from storage.limits import BATCH_MESSAGES_MAX, OPERATION_BYTES_MAX
+from storage.limits import BATCH_MESSAGES_MAX, CONSUMER_BYTES_MAX, OPERATION_BYTES_MAX
 from storage.operations import (
     Ack,
     Browse,
@@ -63,6 +64,7 @@ from storage.operations import (
     Refused,
     Send,
     Sent,
+    SentRun,
     Settled,
 )
 from storage.settings import LIMITS, QueueSettings, contradiction, out_of_range
@@ -110,6 +112,7 @@ class ReceiveIn(Wish):
     max: Annotated[int, msgspec.Meta(ge=1, le=BATCH_MESSAGES_MAX)] = 1
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=WAIT_MS_MAX)] = 0
     lease_ms: _Lease | msgspec.UnsetType = msgspec.UNSET
+    consumer: Annotated[str, msgspec.Meta(max_length=CONSUMER_BYTES_MAX // 4)] = ""
 
 
 class AckIn(Wish):
@@ -122,7 +125,7 @@ class NackIn(Wish):
     """Messages that were not handled."""
 
     receipts: _Receipts
-    delay_ms: Annotated[int, msgspec.Meta(ge=0, le=DELAY_MS_MAX)] = 0
+    delay_ms: Annotated[int, msgspec.Meta(ge=0, le=DELAY_MS_MAX)] | msgspec.UnsetType = msgspec.UNSET
     reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
 
 
@@ -233,6 +236,7 @@ def _queue(info: QueueInfo) -> dict[str, Any]:
         "leased": info.leased,
         "delayed": info.delayed,
         "bytes": info.bytes,
+        "dead": info.dead,
     }
 
 
@@ -248,28 +252,33 @@ async def send(request: web.Request) -> web.Response:
     name, wish = queue_name(request), await read_either(request, SendIn, PackedSendIn)
     if wish.messages is msgspec.UNSET:
         messages, block = 1, encode_block([encode_message(wish, "$")])
+        runs = read_runs([wish], ["$"])
     elif all(getattr(wish, name, msgspec.UNSET) is msgspec.UNSET for name in MessageIn.__struct_fields__):
         batch: Sequence[MessageIn | PackedMessageIn] = wish.messages
         messages = len(batch)
         block = encode_block(
             encode_message(message, f"$.messages[{position}]") for position, message in enumerate(batch)
         )
+        runs = read_runs(batch, (f"$.messages[{position}]" for position in range(messages)))
     else:
         raise invalid("$.messages", "there is a message beside the list", "Put every message into the list.")
     if len(block) > OPERATION_BYTES_MAX - _ENVELOPE_BYTES:
         raise too_large(OPERATION_BYTES_MAX)
-    sent = (await submit(request, Send(name, messages), block)).outcome
+    sent = (await submit(request, Send(name, messages, runs), block)).outcome
     assert isinstance(sent, Sent)
     at = timestamp(sent.at_ms)
-    ids = range(sent.message_id, sent.message_id + sent.count)
-    return answer(request, {"messages": [{"message_id": i, "timestamp": at} for i in ids]}, 201)
+    told: list[dict[str, Any]] = []
+    for run in sent.runs or [SentRun(sent.message_id, sent.count, False)]:
+        more = {"duplicate": True} if run.duplicate else {"timestamp": at}
+        told.extend({"message_id": run.message_id + position, **more} for position in range(run.count))
+    return answer(request, {"messages": told}, 201)
 
 
 async def receive(request: web.Request) -> web.Response:
     """Lease messages."""
     name, wish = queue_name(request), await read(request, ReceiveIn)
     lease_ms = 0 if wish.lease_ms is msgspec.UNSET else wish.lease_ms
-    operation = Receive(name, wish.max, lease_ms, new_token(), wish.wait_ms)
+    operation = Receive(name, wish.max, lease_ms, new_token(), wish.wait_ms, wish.consumer)
     reply = await request.config_dict[DRAIN].poll(operation, lambda asked: submit(request, asked))
     messages: list[dict[str, Any]] = []
     if reply is not None:
@@ -288,7 +297,7 @@ def delivered(outcome: Received, block: memoryview, *, raw: bool) -> list[dict[s
     found = parts(block, sum(delivery.count for delivery in outcome.deliveries))
     messages: list[dict[str, Any]] = []
     for delivery in outcome.deliveries:
-        same = {"attempt": delivery.attempt, "timestamp": timestamp(delivery.sent_ms)}
+        same = {"attempt": delivery.attempt, "timestamp": timestamp(delivery.sent_ms), **told_about(delivery.about)}
         for message_id in _ids(delivery):
             told = {"message_id": message_id, "receipt": receipt(message_id, outcome.token)}
             messages.append(told | decode_part(next(found), raw=raw) | same)
@@ -304,9 +313,8 @@ async def ack(request: web.Request) -> web.Response:
 async def nack(request: web.Request) -> web.Response:
     """Messages were not handled: deliver them again."""
     name, wish = queue_name(request), await read(request, NackIn)
-    return await _settle(
-        request, wish.receipts, "nacked", lambda claims: Nack(name, claims, wish.delay_ms, wish.reason)
-    )
+    delay_ms = -1 if wish.delay_ms is msgspec.UNSET else wish.delay_ms  # the queue's backoff says
+    return await _settle(request, wish.receipts, "nacked", lambda claims: Nack(name, claims, delay_ms, wish.reason))
 
 
 async def extend(request: web.Request) -> web.Response:
@@ -359,6 +367,7 @@ async def browse(request: web.Request) -> web.Response:
             "due": timestamp(listed.due_ms) if listed.due_ms else None,
             **decode_part(part, raw=raw),
             "timestamp": timestamp(listed.sent_ms),
+            **told_about(listed.about),
         }
         for listed, part in zip(page.messages, parts(block, len(page.messages)), strict=True)
     ]

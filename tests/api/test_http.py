@@ -199,3 +199,32 @@ def test_receipts_of_one_lease_are_one_claim() -> None:
 @pytest.mark.parametrize("text", ["", "x", "é", receipt(1, 2) + "A", receipt(1, 2)[:-1], "A" * 23])
 def test_what_is_no_receipt_is_none(text: str) -> None:
     assert read_receipt(text) is None
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_messages_have_options(node: Cluster) -> None:
+    """Groups in order, one batch in flight; what was sent before is told; what a message has is seen."""
+    await node.ok("n1", "PUT", "/v1/queues/opt", {"fifo": True, "dedup_window_ms": 60_000})
+    one = {"body": "1", "group": "g", "key": "k", "dedup_id": "d"}
+    sent = await node.ok("n1", "POST", "/v1/queues/opt/messages", {"messages": [one, one, {"body": "2", "group": "g"}]})
+    assert [(m["message_id"], m.get("duplicate")) for m in sent["messages"]] == [(1, None), (1, True), (2, None)]
+    got = await node.ok("n1", "POST", "/v1/queues/opt/receive", {"max": 1, "consumer": "me"})
+    assert [(m["body"], m["group"], m["key"], m["dedup_id"]) for m in got["messages"]] == [("1", "g", "k", "d")]
+    assert (await node.ok("n1", "POST", "/v1/queues/opt/receive", {"max": 1}))["messages"] == []
+    status, problem = await raw(
+        node, "POST", "/v1/queues/opt/messages", b'{"body": "3"}', Content_Type="application/json"
+    )
+    assert (status, problem["type"].rsplit("/", 1)[-1]) == (400, "urn:trimaran:group-required")
+    for bad, field in (
+        (b'{"body": "", "at": "soon"}', "$.at"),
+        (b'{"body": "", "at": "2040-01-01T00:00:00Z", "delay_ms": 1}', "$.at"),
+        (b'{"body": "", "group": ""}', "$.group"),
+    ):
+        status, problem = await raw(node, "POST", "/v1/queues/opt/messages", bad, Content_Type="application/json")
+        assert (status, problem["field"]) == (400, field)
+    await node.ok("n1", "PUT", "/v1/queues/later", {})
+    await node.ok("n1", "POST", "/v1/queues/later/messages", {"body": "x", "at": "2040-01-01T00:00:00Z", "priority": 7})
+    (listed,) = (await node.ok("n1", "GET", "/v1/queues/later/messages"))["messages"]
+    assert (listed["state"], listed["due"], listed["priority"]) == ("delayed", "2040-01-01T00:00:00.000Z", 7)
+    for queue in ("opt", "later"):
+        await raw(node, "DELETE", f"/v1/queues/{queue}", b"")
