@@ -583,6 +583,8 @@ class Replica:
             trouble = "this replica was damaged, and gets everything anew from the others"
         elif engine.leader is None:
             trouble = "no leader is known"
+        elif not engine.counts:  # whoever stops another node now would leave the cluster without a majority
+            trouble = "this replica began empty, and its word does not count before the leader welcomes it"
         elif engine.snapshot_trouble is not None:
             trouble = engine.snapshot_trouble
         elif not self.room_ok:
