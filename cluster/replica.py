@@ -110,6 +110,8 @@ class Replica:
         self._confirm_asked_s = -inf
         self._dispatcher = Dispatcher()
         self._readier: set[str] = set()
+        self._revisits: dict[str, int] = {}
+        """Queues that may be able to deliver more at a time (cluster milliseconds), without anything being done."""
         self._pulsing = False
         self._due_ms: int | None = None
         self._steered_s = -inf
@@ -293,8 +295,13 @@ class Replica:
         """What to propose now, in order of arrival; receives for which nothing is ready wait instead."""
         chosen: list[Request] = []
         bytes_left = ENTRY_BYTES_MAX
+        now_ms = self.clock.now_ms()
+        for queue in [queue for queue, at_ms in self._revisits.items() if at_ms <= now_ms]:
+            del self._revisits[queue]
+            self._readier.add(queue)
         for queue in sorted(filter(self._dispatcher.has_line, self._readier)):
-            for request in self._dispatcher.wake(queue, *self._takeable(queue)):
+            found = self._takeable(queue)
+            for request in self._dispatcher.wake(queue, found.messages, found.consumer):
                 chosen.append(request)
                 bytes_left -= len(request.raw)
         self._readier.clear()
@@ -367,8 +374,7 @@ class Replica:
             receive = owner.receive
             if receive is not None:
                 self._dispatcher.unclaim(receive.queue, receive.messages_max)
-                if type(applied.outcome) is Received and applied.outcome.deliveries:
-                    self._readier.add(receive.queue)  # it may have taken less than it had claimed
+                self._readier.add(receive.queue)  # it may have taken less than it had claimed
             self._conclude(owner, applied.outcome, applied.encoded)
 
     def _conclude(self, request: Request, outcome: Outcome, encoded: bytes) -> None:
@@ -420,7 +426,10 @@ class Replica:
             self._reply(request, Received(receive.token, 0, []))
 
     def _takeable(self, queue: str) -> queries.Takeable:
-        return queries.takeable(self._store, queue, self.clock.now_ms())
+        found = queries.takeable(self._store, queue, self.clock.now_ms())
+        if found.changes_ms:
+            self._revisits[queue] = found.changes_ms
+        return found
 
     def _may_take(self, receive: Receive) -> bool:
         """Whether there are messages for this receive that nobody else has claimed."""
@@ -443,6 +452,7 @@ class Replica:
         self._proposals.clear()
         self._reads.clear()
         self._readier.clear()
+        self._revisits.clear()
         self._dispatcher = Dispatcher()
         self._pulsing = False
         self._changes.clear()
@@ -628,6 +638,7 @@ class Replica:
         deadline_s = self._dispatcher.next_deadline_s
         if deadline_s is not None:
             wakeup_s = min(wakeup_s, deadline_s)
-        if self._due_ms is not None and self.clock.anchored:
-            wakeup_s = min(wakeup_s, self._monotonic() + max(self._due_ms - self.clock.now_ms(), 0) / 1000)
+        dues_ms = [*self._revisits.values(), *(() if self._due_ms is None else (self._due_ms,))]
+        if dues_ms and self.clock.anchored:
+            wakeup_s = min(wakeup_s, self._monotonic() + max(min(dues_ms) - self.clock.now_ms(), 0) / 1000)
         return wakeup_s

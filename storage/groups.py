@@ -137,12 +137,9 @@ def _forget_idle(turn: Turn, queue: Queue, name: str, group: Group) -> None:
 
 
 def flow_due(turn: Turn, number: int, name: str) -> None:
-    """A group's rate, or its queue's (no name), may let more through."""
+    """A group's rate may let more through."""
     queue = turn.queue_by_number(number)
     if queue is None:
-        return
-    if not name:
-        turn.readier.add(queue.name)
         return
     group = turn.group(number, name)
     group.flow_due_ms = 0

@@ -67,11 +67,15 @@ def find_queue(state: State, name: str) -> Queue | None:
 
 
 class Takeable(NamedTuple):
-    """What a queue could deliver now: about how many messages, and to whom alone (single-active queues), if not to
-    anybody."""
+    """What a queue could deliver now.
+
+    About so many messages, to `consumer` alone (single-active queues; empty: to anybody). At `changes_ms` (cluster
+    time) that is another answer by time alone; 0: only by what is done to the queue.
+    """
 
     messages: int
     consumer: str = ""
+    changes_ms: int = 0
 
 
 def takeable(state: State, name: str, now_ms: int) -> Takeable:
@@ -79,15 +83,18 @@ def takeable(state: State, name: str, now_ms: int) -> Takeable:
     queue = find_queue(state, name)
     if queue is None:
         return Takeable(0)
-    settings = queue.settings
+    settings, changes_ms = queue.settings, 0
     messages = queue.ready - queue.grouped_ready + queue.marks
     if settings.rate is not None:
-        messages = min(messages, flow.allowed(settings.rate, queue.served_us, now_ms))
+        allowed = flow.allowed(settings.rate, queue.served_us, now_ms)
+        if allowed < messages:
+            messages = allowed
+            changes_ms = 0 if allowed else flow.next_ms(settings.rate, queue.served_us)
     if settings.concurrency_max:
         messages = max(0, min(messages, settings.concurrency_max - queue.leased))
     if settings.single_active and queue.active and (queue.leased or queue.active_until_ms > now_ms):
-        return Takeable(messages, queue.active)
-    return Takeable(messages)
+        return Takeable(messages, queue.active, max(changes_ms, queue.active_until_ms))
+    return Takeable(messages, "", changes_ms)
 
 
 def next_due_ms(state: State) -> int | None:

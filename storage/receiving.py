@@ -53,8 +53,6 @@ def receive(turn: Turn, operation: Receive) -> Outcome:
             _take_group(turn, queue, chunk_id, chunk, taking)
         else:
             _take(turn, queue, chunk_id, chunk, taking, taking.messages_left)
-    if taking.bytes_left <= 0 and queue.ready:
-        turn.readier.add(queue.name)  # another receive may go on at once
     taken = wanted - taking.messages_left
     if settings.rate is not None and taken:
         queue.served_us = flow.served(settings.rate, queue.served_us, turn.now_ms, taken)
@@ -62,12 +60,9 @@ def receive(turn: Turn, operation: Receive) -> Outcome:
 
 
 def _allowance(turn: Turn, queue: Queue) -> int:
-    """How many more messages the queue may deliver now; a timer is set for when its rate allows more."""
+    """How many more messages the queue may deliver now."""
     settings = queue.settings
     allowed = flow.allowed(settings.rate, queue.served_us, turn.now_ms)
-    if settings.rate is not None and not allowed and queue.ready:
-        due_ms = flow.next_ms(settings.rate, queue.served_us)
-        turn.set_timer(due_ms, records.TIMER_FLOW, records.group_subject(queue.number, ""))
     if settings.concurrency_max:
         allowed = min(allowed, settings.concurrency_max - queue.leased)
     return max(allowed, 0)
@@ -76,9 +71,6 @@ def _allowance(turn: Turn, queue: Queue) -> int:
 def _is_active(turn: Turn, queue: Queue, consumer: str, until_ms: int) -> bool:
     """Whether this is the consumer that alone receives; it becomes so when no other one is."""
     if queue.active != consumer and (queue.leased or queue.active_until_ms > turn.now_ms):
-        if queue.active_until_ms > turn.now_ms:
-            subject = records.group_subject(queue.number, "")
-            turn.set_timer(queue.active_until_ms, records.TIMER_FLOW, subject)
         return False
     queue.active, queue.active_until_ms = consumer, max(queue.active_until_ms, until_ms)
     return True

@@ -32,7 +32,7 @@ A queue's number changes when it is purged, so that purging is instant; what the
 Timers by kind:
     C NUMBER CHUNK   leases or delays end in this chunk
     D NUMBER         forget dedup ids that are out of their window
-    F NUMBER GROUP   a queue (no GROUP) or a group may be served again
+    F NUMBER GROUP   the group's rate lets it be served again
     G NUMBER         remove what is left of a purged or deleted queue
     H NUMBER CHUNK   forget the history of messages that have gone
     K KEY            forget an idempotency key

@@ -120,6 +120,11 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
         """Whether a message's group decides when it is delivered."""
         return self.fifo or self.fair or self.group_concurrency_max > 0 or self.group_rate is not None
 
+    @property
+    def limits_leases(self) -> bool:
+        """Whether a message that is leased no longer may let another be delivered."""
+        return self.concurrency_max > 0 or self.single_active
+
 
 def out_of_range(settings: QueueSettings) -> tuple[str, int, int] | None:
     """The first setting outside its limits as (name, lowest, highest), or None."""

@@ -108,7 +108,7 @@ class Turn:
         self.serving: Group | None = None
         """The group that a receive is being served from: its mark waits until that is done."""
         self.readier: set[str] = set()
-        """Queues in which messages became ready."""
+        """Queues in which messages became ready, or a place for them among the leased ones."""
         self._queues: dict[str, Queue] = {}
         self._chunks: dict[tuple[int, int], Chunk] = {}
         self._changed: set[tuple[int, int]] = set()
@@ -348,7 +348,7 @@ class Turn:
         merge(chunk.segments)
         after = standing(chunk.segments)
         queue.ready += after.ready - before.ready
-        if after.ready > before.ready:
+        if after.ready > before.ready or (after.leased < before.leased and queue.settings.limits_leases):
             self.readier.add(queue.name)
         queue.leased += after.leased - before.leased
         queue.delayed += after.delayed - before.delayed

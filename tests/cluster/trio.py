@@ -111,6 +111,10 @@ class Trio:
             self.run(STEP_S)
         raise AssertionError(f"{operation} is not answered")
 
+    def answer(self, seq: int) -> Outcome | None:
+        """The answer to what was asked, taken; None if there is none yet."""
+        return self._answers.pop(seq, None)
+
     def _answered(self, gateway: object, parts: list[bytes]) -> None:
         for header, outcome in zip(parts[::3], parts[1::3], strict=True):
             self._answers[ITEM_HEADER.unpack(header)[1]] = decode_outcome(outcome)

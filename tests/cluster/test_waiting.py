@@ -1,0 +1,67 @@
+"""Receives that wait at the leader: whoever can be served is, and who cannot writes nothing to the log."""
+
+from __future__ import annotations
+
+from storage.block import encode_block
+from storage.operations import Ack, Claim, PutQueue, Receive, Received, Refused, Send, Settled
+from storage.settings import QueueSettings, Rate
+from tests.cluster.trio import Trio
+
+WAIT_MS = 20_000
+
+
+def ready(settings: QueueSettings, messages: int) -> Trio:
+    trio = Trio()
+    trio.start()
+    trio.run(1.0)
+    trio.do(PutQueue("q", settings))
+    trio.do(Send("q", messages), encode_block([(b"x", b"")] * messages))
+    return trio
+
+
+def written(trio: Trio, seconds: float) -> int:
+    """How many entries the log grows by."""
+    engine = trio.replicas[trio.leader].engine
+    before = engine.last_index
+    trio.run(seconds)
+    return engine.last_index - before
+
+
+def test_a_refused_receive_gives_back_what_it_had_claimed() -> None:
+    trio = ready(QueueSettings(single_active=True), 1)
+    nameless = trio.ask(Receive("q", 10, 0, 1))
+    named = trio.ask(Receive("q", 1, 0, 2, WAIT_MS, "worker"))
+    trio.run(1.0)
+    assert isinstance(trio.answer(nameless), Refused)
+    outcome = trio.answer(named)
+    assert isinstance(outcome, Received)
+    assert outcome.deliveries
+
+
+def test_who_waits_behind_the_one_active_consumer_costs_the_log_nothing() -> None:
+    trio = ready(QueueSettings(single_active=True, lease_ms=5000), 2)
+    assert isinstance(trio.do(Receive("q", 1, 0, 1, 0, "first")), Received)
+    second = trio.ask(Receive("q", 1, 0, 2, WAIT_MS, "second"))
+    assert written(trio, 4.0) == 0
+    assert trio.answer(second) is None
+    trio.do(Ack("q", [Claim(1, 1, 1)]))
+    trio.run(3.0)  # the first has been silent for a lease's length
+    outcome = trio.answer(second)
+    assert isinstance(outcome, Received)
+    assert outcome.deliveries
+
+
+def test_who_waits_for_a_rate_or_a_place_costs_the_log_next_to_nothing() -> None:
+    """A pulse when the rate lets one through, an entry for the receive."""
+    trio = ready(QueueSettings(rate=Rate(1, 4000), concurrency_max=2), 3)
+    assert isinstance(trio.do(Receive("q", 3, 0, 1)), Received)
+    waiting = [trio.ask(Receive("q", 1, 0, token, WAIT_MS)) for token in (2, 3)]
+    assert written(trio, 3.0) <= 1
+    assert [trio.answer(seq) for seq in waiting] == [None, None]
+    trio.run(2.0)
+    (served,) = [outcome for seq in waiting if (outcome := trio.answer(seq)) is not None]
+    assert isinstance(served, Received)
+    assert written(trio, 5.0) <= 2  # two are leased: there is no place for a third
+    assert isinstance(trio.do(Ack("q", [Claim(1, 1, 1)])), Settled)
+    trio.run(1.0)
+    assert any(trio.answer(seq) is not None for seq in waiting)
