@@ -57,8 +57,13 @@ def give_back(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, segment: Se
 
 
 def give_up(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, segment: Segment, why: str) -> None:
-    """Messages are given up: moved to the dead-letter queue, else kept here, dead. Refile the chunk."""
-    if not move_to_dead_letters(turn, queue, chunk_id, chunk, segment, why):
+    """Messages are given up: moved to the dead-letter queue, else kept here, dead, while their time is not over. Refile
+    the chunk."""
+    if move_to_dead_letters(turn, queue, chunk_id, chunk, segment, why):
+        return
+    if is_over(queue, chunk, turn.now_ms):
+        expire(turn, queue, chunk_id, chunk, segment)
+    else:
         history.note(turn, queue, chunk_id, segment.first, segment.count, history.DEAD, segment.consumer, why)
         segment.dead = _dead(turn, queue, chunk_id, chunk, segment, why)
         segment.token, segment.due_ms = 0, DEAD

@@ -518,7 +518,11 @@ class Naive:
         message.token = message.due_ms = 0
         attempts_max = queue.settings.attempts_max
         if attempts_max and message.attempts >= attempts_max:
-            if not self.move(queue, message, why):
+            if self.move(queue, message, why):
+                pass
+            elif queue.is_over(message, self.now_ms):
+                self.expire(queue, message)
+            else:
                 message.due_ms, message.dead = DEAD, self.dead(queue, message, why)
         elif delay_ms:
             message.due_ms = self.now_ms + delay_ms

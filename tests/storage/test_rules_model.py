@@ -249,3 +249,16 @@ def sending(queue: str, runs: Runs) -> tuple[Send, list[Body]]:
 
 TestAllRules = AllRules.TestCase
 TestAllRules.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_message_given_up_when_its_time_is_over_is_not_kept_for_ever() -> None:
+    """A path that chance seldom finds: leased while it is swept, and that was its last attempt."""
+    life = AllRules()
+    life.prepare()
+    life.add(1, PutQueue("a", QueueSettings(lease_ms=2 * MINUTE_MS, attempts_max=1, retention_ms=MINUTE_MS)))
+    life.add(1, Send("a", 1), [(b"body", b"")])
+    life.add(1, Receive("a", 1, 0, token=1))
+    life.pulses(MINUTE_MS, 4)
+    life.pulses(MINUTE_MS, 4)
+    assert life.model.queues["a"].messages == []
+    life.teardown()
