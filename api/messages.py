@@ -10,71 +10,46 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from math import isfinite
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
+from api.options import OptionsIn
 from api.problem import invalid
 from api.properties import TYPE, TYPE_CHARACTERS_MAX, Properties, Told, decode_properties, encode_properties
-from api.request import Wish
 from storage.block import Part
-from storage.limits import HOLD_MS_MAX, PRIORITY_MAX
+from storage.limits import PROPERTIES_BYTES_MAX
 from storage.operations import Claim, Settled
 
 ATTRIBUTES_MAX = 64
 """Attributes of one message: they are labels, not a second body."""
 ATTRIBUTE_NAME_CHARACTERS_MAX = 256
-PROPERTIES_BYTES_MAX = 64 * 1024
-"""Bytes of all attributes of one message, as kept."""
 
 _RECEIPT_VERSION = 1
 _RECEIPT = re.compile(rf"{_RECEIPT_VERSION}[0-9a-f]{{16}}[1-9a-f][0-9a-f]{{0,15}}", re.ASCII)
 
 
-_Hold = Annotated[int, msgspec.Meta(ge=0, le=HOLD_MS_MAX)]
-_Kept = Annotated[int, msgspec.Meta(ge=1, le=HOLD_MS_MAX)]
-_Priority = Annotated[int, msgspec.Meta(ge=0, le=PRIORITY_MAX)]
-
-
-class MessageIn(Wish):
+class MessageIn(OptionsIn):
     """A message to send: `body` is any Unicode text, NUL included, `body_base64` is bytes; exactly one of them."""
 
     body: str | msgspec.UnsetType = msgspec.UNSET
     body_base64: bytes | msgspec.UnsetType = msgspec.UNSET
     attributes: dict[str, str | int | float | bool] | msgspec.UnsetType = msgspec.UNSET
     attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    delay_ms: _Hold | msgspec.UnsetType = msgspec.UNSET
-    at: str | msgspec.UnsetType = msgspec.UNSET
-    ttl_ms: _Kept | msgspec.UnsetType = msgspec.UNSET
-    priority: _Priority | msgspec.UnsetType = msgspec.UNSET
-    group: str | msgspec.UnsetType = msgspec.UNSET
-    key: str | msgspec.UnsetType = msgspec.UNSET
-    dedup_id: str | msgspec.UnsetType = msgspec.UNSET
 
     def members(self) -> int:
         """One body, the attributes, and their types."""
         maps = [each for each in (self.attributes, self.attribute_types) if each is not msgspec.UNSET]
-        options = (self.delay_ms, self.at, self.ttl_ms, self.priority, self.group, self.key, self.dedup_id)
-        given = sum([each is not msgspec.UNSET for each in options])
-        return 1 + given + sum([1 + len(each) for each in maps])
+        return 1 + OptionsIn.members(self) + sum([1 + len(each) for each in maps])
 
 
-class PackedMessageIn(Wish):
+class PackedMessageIn(OptionsIn):
     """A message to send, in msgpack: `body` is text or bytes, and so may attributes be."""
 
     body: Any = msgspec.UNSET
     attributes: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    delay_ms: _Hold | msgspec.UnsetType = msgspec.UNSET
-    at: str | msgspec.UnsetType = msgspec.UNSET
-    ttl_ms: _Kept | msgspec.UnsetType = msgspec.UNSET
-    priority: _Priority | msgspec.UnsetType = msgspec.UNSET
-    group: str | msgspec.UnsetType = msgspec.UNSET
-    key: str | msgspec.UnsetType = msgspec.UNSET
-    dedup_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def encode_message(message: MessageIn | PackedMessageIn, field: str) -> tuple[bytes, bytes]:
@@ -216,10 +191,3 @@ def not_held(claims: Iterable[Claim], outcome: Settled) -> set[tuple[int, int]]:
     missed = set(outcome.stale)
     held = ((id_, claim.token) for claim in claims for id_ in range(claim.message_id, claim.message_id + claim.count))
     return {pair for pair in held if pair[0] in missed} if missed else set()
-
-
-@lru_cache(maxsize=1024)
-def timestamp(at_ms: int) -> str:
-    """RFC 3339, UTC, with milliseconds."""
-    at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"

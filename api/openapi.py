@@ -7,11 +7,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from api.options import PRIORITIES
 from api.properties import TYPE, TYPE_CHARACTERS_MAX
 from api.request import answer_json
 from api.rest import APPLIED_INDEX, STALENESS_MS
-from storage.limits import BATCH_MESSAGES_MAX, HOLD_MS_MAX
+from storage.limits import BATCH_MESSAGES_MAX, HOLD_MS_MAX, PRIORITY_MAX
 from storage.settings import LIMITS, QueueSettings
 
 _TEXT = {"type": "string"}
@@ -39,7 +38,12 @@ def _ref(name: str) -> dict[str, str]:
 _RECEIPTS = _list(_TEXT, minItems=1, maxItems=BATCH_MESSAGES_MAX)
 _LEASE = {"type": "integer", "minimum": LIMITS["lease_ms"][0], "maximum": LIMITS["lease_ms"][1]}
 _MILLISECONDS = {"type": "integer", "minimum": 0, "maximum": HOLD_MS_MAX}
-_NAMES = {"group": _TEXT, "key": _TEXT, "dedup_id": _TEXT, "priority": PRIORITIES}
+_NAMES = {
+    "group": _TEXT,
+    "key": _TEXT,
+    "dedup_id": _TEXT,
+    "priority": {"type": "integer", "minimum": 0, "maximum": PRIORITY_MAX},
+}
 _OPTIONS = {"delay_ms": _MILLISECONDS, "at": _TIME, "ttl_ms": _MILLISECONDS | {"minimum": 1}, **_NAMES}
 _ABOUT = {"expires": _TIME, "first_delivered": _TIME, "dead": {"type": "object"}, **_NAMES}
 _CONTENT = {

@@ -3,68 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from operator import attrgetter
+from typing import Annotated, Any
 
 import msgspec
 
-from api.messages import MessageIn, PackedMessageIn, timestamp
 from api.problem import invalid
-from storage.limits import DEDUP_BYTES_MAX, GROUP_BYTES_MAX, KEY_BYTES_MAX, PRIORITY_MAX, TIME_END_MS
+from api.request import Wish
+from api.times import read_time, timestamp
+from storage.limits import DEDUP_BYTES_MAX, GROUP_BYTES_MAX, HOLD_MS_MAX, KEY_BYTES_MAX, PRIORITY_MAX
 from storage.operations import About, Options, Run
 
-PLAIN = Options()
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Hold = Annotated[int, msgspec.Meta(ge=0, le=HOLD_MS_MAX)]
+Kept = Annotated[int, msgspec.Meta(ge=1, le=HOLD_MS_MAX)]
+Priority = Annotated[int, msgspec.Meta(ge=0, le=PRIORITY_MAX)]
+
+
+class OptionsIn(Wish):
+    """Options of a message to send. `at` is an RFC 3339 time, instead of `delay_ms`."""
+
+    delay_ms: Hold | msgspec.UnsetType = msgspec.UNSET
+    at: str | msgspec.UnsetType = msgspec.UNSET
+    ttl_ms: Kept | msgspec.UnsetType = msgspec.UNSET
+    priority: Priority | msgspec.UnsetType = msgspec.UNSET
+    group: str | msgspec.UnsetType = msgspec.UNSET
+    key: str | msgspec.UnsetType = msgspec.UNSET
+    dedup_id: str | msgspec.UnsetType = msgspec.UNSET
+
+    def members(self) -> int:
+        """Those given."""
+        given = _given(self)
+        return 0 if given == _NONE else sum([each is not msgspec.UNSET for each in given])
+
+
+_given = attrgetter(*OptionsIn.__struct_fields__)
+_NONE = _given(OptionsIn())
+_PLAIN = Options()
 _TEXTS = {"group": GROUP_BYTES_MAX, "key": KEY_BYTES_MAX, "dedup_id": DEDUP_BYTES_MAX}
 
 
-def read_runs(messages: Iterable[MessageIn | PackedMessageIn], fields: Iterable[str]) -> list[Run]:
+def check_text(text: str, bytes_max: int, field: str, *, empty: bool = False) -> None:
+    """Raises `Problem` for a text that is too long, or empty where that is not allowed."""
+    if not (text or empty) or len(text.encode()) > bytes_max:
+        least = 0 if empty else 1
+        raise invalid(field, f"it has {least} to {bytes_max} bytes in UTF-8", "Choose another.", bytes_max)
+
+
+def read_runs(messages: Iterable[OptionsIn], fields: Iterable[str]) -> list[Run]:
     """The options of a send's messages, one after another; none if no message has any. Raises `Problem`."""
-    options = [_options(message, field) for message, field in zip(messages, fields, strict=True)]
+    options = [
+        _PLAIN if _given(message) == _NONE else _options(message, field)
+        for message, field in zip(messages, fields, strict=True)
+    ]
     runs = [Run(len(list(same)), wish) for wish, same in groupby(options)]
-    return [] if all(run.options == PLAIN for run in runs) else runs
+    return [] if len(runs) == 1 and runs[0].options == _PLAIN else runs
 
 
-def _options(message: MessageIn | PackedMessageIn, field: str) -> Options:
-    unset = msgspec.UNSET
-    if message.delay_ms is not unset and message.at is not unset:
+def _options(message: OptionsIn, field: str) -> Options:
+    if message.delay_ms is not msgspec.UNSET and message.at is not msgspec.UNSET:
         raise invalid(f"{field}.at", "there is a delay_ms as well", "Give one of them.")
-    for name, limit in _TEXTS.items():
-        text = getattr(message, name)
-        if text is not unset and not 0 < len(text.encode()) <= limit:
-            raise invalid(f"{field}.{name}", f"it has 1 to {limit} bytes", "Choose another.", limit)
-    return Options(
-        0 if message.priority is unset else message.priority,
-        "" if message.group is unset else message.group,
-        "" if message.key is unset else message.key,
-        -1 if message.delay_ms is unset else message.delay_ms,
-        0 if message.at is unset else read_time(message.at, f"{field}.at"),
-        0 if message.ttl_ms is unset else message.ttl_ms,
-        "" if message.dedup_id is unset else message.dedup_id,
-    )
-
-
-def read_time(text: str, field: str) -> int:
-    """Cluster time (milliseconds) of an RFC 3339 timestamp. Raises `Problem`."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None or at <= _EPOCH:
-        raise invalid(field, "this is no time", "Write it as in RFC 3339, with its offset: 2030-01-31T08:00:00Z.")
-    return min((at - _EPOCH) // timedelta(milliseconds=1), TIME_END_MS)
+    given: dict[str, Any] = {
+        name: value
+        for name, value in zip(OptionsIn.__struct_fields__, _given(message), strict=True)
+        if value is not msgspec.UNSET
+    }
+    for name, bytes_max in _TEXTS.items():
+        if name in given:
+            check_text(given[name], bytes_max, f"{field}.{name}")
+    if "at" in given:
+        given["at_ms"] = read_time(given.pop("at"), f"{field}.at")
+    return Options(**given)
 
 
 @lru_cache(maxsize=1024)
-def told_about(about: About | None) -> dict[str, Any]:
-    """What a message has that is not default, as its consumers see it. NB: `dead` names the first of several."""
+def told_about(about: About | None, position: int = 0) -> dict[str, Any]:
+    """What a message has that is not default. `position` is its place among those that `about` is about."""
     if about is None:
         return {}
-    told: dict[str, Any] = {name: value for name in ("group", "key", "dedup_id") if (value := getattr(about, name))}
-    if about.priority:
-        told["priority"] = about.priority
+    told: dict[str, Any] = {name: value for name in (*_TEXTS, "priority") if (value := getattr(about, name))}
     if about.expires_ms:
         told["expires"] = timestamp(about.expires_ms)
     if about.first_ms:
@@ -73,6 +91,7 @@ def told_about(about: About | None) -> dict[str, Any]:
         dead = about.dead
         told["dead"] = {
             "queue": dead.queue,
+            "message_id": dead.message_id + position,
             "reason": dead.reason,
             "attempts": dead.attempts,
             "consumer": dead.consumer,
@@ -80,7 +99,3 @@ def told_about(about: About | None) -> dict[str, Any]:
             "given_up": timestamp(dead.at_ms),
         }
     return told
-
-
-# What /openapi.json says of priorities.
-PRIORITIES = {"type": "integer", "minimum": 0, "maximum": PRIORITY_MAX, "default": 0}

@@ -97,9 +97,17 @@ def refused(refusal: Refused) -> Problem:
     detail = title + "."
     if refusal.limit:
         more["limit"] = refusal.limit
-    if refusal.code == codes.BODY_TOO_LARGE:
-        more["field"] = f"$.messages[{refusal.position}].body"
-        detail = f"{more['field']}: the queue takes bodies of at most {refusal.limit} bytes."
+    match refusal.code:
+        case codes.BODY_TOO_LARGE:
+            more["field"] = f"$.messages[{refusal.position}].body"
+            detail = f"{more['field']}: the queue takes bodies of at most {refusal.limit} bytes."
+        case codes.QUEUE_FULL:
+            detail = f"{title}: its {refusal.detail} is {refusal.limit}."
+        case codes.SETTING_FIXED:
+            more["field"] = f"$.{refusal.detail}"
+        case codes.GROUP_REQUIRED | codes.PRIORITY_NOT_ALLOWED:
+            name = "group" if refusal.code == codes.GROUP_REQUIRED else "priority"
+            more["field"] = f"$.messages[{refusal.position}].{name}"
     return Problem(status, refusal.code.replace("_", "-"), title, detail, **more)
 
 

@@ -19,9 +19,8 @@ from api.messages import (
     not_held,
     read_receipts,
     receipt,
-    timestamp,
 )
-from api.options import read_runs, told_about
+from api.options import Hold, check_text, read_runs, told_about
 from api.problem import SERVER, invalid, refused
 from api.request import (
     SETTINGS,
@@ -36,9 +35,10 @@ from api.request import (
     too_large,
     wants_msgpack,
 )
+from api.times import timestamp
 from cluster.client import Client, Reply
 from storage.block import encode_block, parts
-from storage.limits import BATCH_MESSAGES_MAX, CONSUMER_BYTES_MAX, OPERATION_BYTES_MAX
+from storage.limits import BATCH_MESSAGES_MAX, CONSUMER_BYTES_MAX, OPERATION_BYTES_MAX, REASON_BYTES_MAX
 from storage.operations import (
     Ack,
     Browse,
@@ -75,8 +75,6 @@ APPLIED_INDEX, STALENESS_MS = "Trimaran-Applied-Index", "Trimaran-Staleness-Ms"
 CLIENT = web.AppKey("client", Client)
 _ENVELOPE_BYTES = 1024
 """What an operation may take beside its block: names, digests, headers."""
-DELAY_MS_MAX = 366 * 24 * 60 * 60 * 1000
-"""A year: longer delays are for schedules."""
 WAIT_MS_MAX = 20_000
 """Long polls end before proxies end them."""
 MESSAGE_ID_MAX = 2**53 - 1
@@ -112,7 +110,7 @@ class ReceiveIn(Wish):
     max: Annotated[int, msgspec.Meta(ge=1, le=BATCH_MESSAGES_MAX)] = 1
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=WAIT_MS_MAX)] = 0
     lease_ms: _Lease | msgspec.UnsetType = msgspec.UNSET
-    consumer: Annotated[str, msgspec.Meta(max_length=CONSUMER_BYTES_MAX // 4)] = ""
+    consumer: str = ""
 
 
 class AckIn(Wish):
@@ -125,8 +123,8 @@ class NackIn(Wish):
     """Messages that were not handled."""
 
     receipts: _Receipts
-    delay_ms: Annotated[int, msgspec.Meta(ge=0, le=DELAY_MS_MAX)] | msgspec.UnsetType = msgspec.UNSET
-    reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    delay_ms: Hold | msgspec.UnsetType = msgspec.UNSET
+    reason: str = ""
 
 
 class ExtendIn(Wish):
@@ -278,6 +276,7 @@ async def receive(request: web.Request) -> web.Response:
     """Lease messages."""
     name, wish = queue_name(request), await read(request, ReceiveIn)
     lease_ms = 0 if wish.lease_ms is msgspec.UNSET else wish.lease_ms
+    check_text(wish.consumer, CONSUMER_BYTES_MAX, "$.consumer", empty=True)
     operation = Receive(name, wish.max, lease_ms, new_token(), wish.wait_ms, wish.consumer)
     reply = await request.config_dict[DRAIN].poll(operation, lambda asked: submit(request, asked))
     messages: list[dict[str, Any]] = []
@@ -297,10 +296,13 @@ def delivered(outcome: Received, block: memoryview, *, raw: bool) -> list[dict[s
     found = parts(block, sum(delivery.count for delivery in outcome.deliveries))
     messages: list[dict[str, Any]] = []
     for delivery in outcome.deliveries:
-        same = {"attempt": delivery.attempt, "timestamp": timestamp(delivery.sent_ms), **told_about(delivery.about)}
-        for message_id in _ids(delivery):
+        same = {"attempt": delivery.attempt, "timestamp": timestamp(delivery.sent_ms)}
+        for position, message_id in enumerate(_ids(delivery)):
             told = {"message_id": message_id, "receipt": receipt(message_id, outcome.token)}
-            messages.append(told | decode_part(next(found), raw=raw) | same)
+            message = told | decode_part(next(found), raw=raw) | same
+            if delivery.about is not None:
+                message |= told_about(delivery.about, position)
+            messages.append(message)
     return messages
 
 
@@ -313,6 +315,7 @@ async def ack(request: web.Request) -> web.Response:
 async def nack(request: web.Request) -> web.Response:
     """Messages were not handled: deliver them again."""
     name, wish = queue_name(request), await read(request, NackIn)
+    check_text(wish.reason, REASON_BYTES_MAX, "$.reason", empty=True)
     delay_ms = -1 if wish.delay_ms is msgspec.UNSET else wish.delay_ms  # the queue's backoff says
     return await _settle(request, wish.receipts, "nacked", lambda claims: Nack(name, claims, delay_ms, wish.reason))
 

@@ -111,8 +111,8 @@ GIVE_WAY_STEPS_MAX = 1000
 TRANSACTION_STEPS_MAX = 100
 """Steps of one transaction: bounds the work of one operation, and what must be remembered to take it back."""
 
-TIME_END_MS = 2**52
-"""Cluster times that can be asked for are before it (about the year 144,000): sums of them stay exact everywhere."""
+TIME_END_MS = 221_845_392_000_000
+"""Cluster times that can be asked for end with the year 8999: whatever is added to one can still be told as a date."""
 
 SCHEDULE_EVERY_MS_MIN = 1000
 """The shortest interval of a schedule: what is needed more often is a worker's loop."""

@@ -211,20 +211,41 @@ async def test_messages_have_options(node: Cluster) -> None:
     got = await node.ok("n1", "POST", "/v1/queues/opt/receive", {"max": 1, "consumer": "me"})
     assert [(m["body"], m["group"], m["key"], m["dedup_id"]) for m in got["messages"]] == [("1", "g", "k", "d")]
     assert (await node.ok("n1", "POST", "/v1/queues/opt/receive", {"max": 1}))["messages"] == []
-    status, problem = await raw(
-        node, "POST", "/v1/queues/opt/messages", b'{"body": "3"}', Content_Type="application/json"
-    )
-    assert (status, problem["type"].rsplit("/", 1)[-1]) == (400, "urn:trimaran:group-required")
-    for bad, field in (
-        (b'{"body": "", "at": "soon"}', "$.at"),
-        (b'{"body": "", "at": "2040-01-01T00:00:00Z", "delay_ms": 1}', "$.at"),
-        (b'{"body": "", "group": ""}', "$.group"),
-    ):
-        status, problem = await raw(node, "POST", "/v1/queues/opt/messages", bad, Content_Type="application/json")
-        assert (status, problem["field"]) == (400, field)
+
+
+REFUSED_BY_THE_QUEUE = [
+    ("PUT", "/v1/queues/strict", {}, 409, "setting-fixed", "$.fifo"),
+    ("POST", "/v1/queues/strict/messages", {"body": ""}, 400, "group-required", "$.messages[0].group"),
+    (
+        "POST",
+        "/v1/queues/strict/messages",
+        {"messages": [{"body": "", "group": "g"}, {"body": "", "group": "g", "priority": 1}]},
+        400,
+        "priority-not-allowed",
+        "$.messages[1].priority",
+    ),
+    ("POST", "/v1/queues/strict/messages", {"messages": [{"body": "", "group": "g"}] * 4}, 507, "queue-full", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "kind", "field"), REFUSED_BY_THE_QUEUE)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_a_queue_refuses_is_named(
+    node: Cluster, method: str, path: str, body: dict[str, object], status: int, kind: str, field: str | None
+) -> None:
+    await node.ok("n1", "PUT", "/v1/queues/strict", {"fifo": True, "messages_max": 3})
+    got, problem = await raw(node, method, path, json.dumps(body).encode(), Content_Type="application/json")
+    assert (got, problem["type"], problem.get("field")) == (status, f"urn:trimaran:{kind}", field)
+    assert kind != "queue-full" or "messages_max is 3" in problem["detail"]
+    assert (await node.ok("n1", "GET", "/v1/queues/strict"))["ready"] == 0
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_farthest_time_can_be_told(node: Cluster) -> None:
     await node.ok("n1", "PUT", "/v1/queues/later", {})
-    await node.ok("n1", "POST", "/v1/queues/later/messages", {"body": "x", "at": "2040-01-01T00:00:00Z", "priority": 7})
+    ten_years_ms = 10 * 366 * 24 * 60 * 60 * 1000
+    message = {"body": "x", "at": "8999-12-31T23:59:59.999Z", "ttl_ms": ten_years_ms, "priority": 7}
+    await node.ok("n1", "POST", "/v1/queues/later/messages", message)
     (listed,) = (await node.ok("n1", "GET", "/v1/queues/later/messages"))["messages"]
-    assert (listed["state"], listed["due"], listed["priority"]) == ("delayed", "2040-01-01T00:00:00.000Z", 7)
-    for queue in ("opt", "later"):
-        await raw(node, "DELETE", f"/v1/queues/{queue}", b"")
+    told = (listed["state"], listed["due"], listed["expires"][:4], listed["priority"])
+    assert told == ("delayed", "8999-12-31T23:59:59.999Z", "9010", 7)
