@@ -11,7 +11,7 @@ from storage.block import table
 from storage.codes import MESSAGE_LEASED, MESSAGE_NOT_FOUND, PRIORITY_NOT_ALLOWED, QUEUE_NOT_FOUND
 from storage.dead_letters import NO_EXTRAS, rank_of
 from storage.operations import CancelMessage, ChangeMessage, Done, Outcome, Refused
-from storage.records import DEAD, Chunk, Extras, Queue, Segment
+from storage.records import Chunk, Queue, Segment
 from storage.segments import isolate, slice_blocks, standing
 from storage.turn import Turn
 
@@ -108,18 +108,10 @@ def _change(turn: Turn, queue: Queue, operation: ChangeMessage, chunk: Chunk) ->
         new_size = _body_bytes(turn, chunk) + len(operation.properties)
         chunk.sizes = struct.pack("<I", new_size)
         queue.bytes += new_size - old_size
-    chunk.extras = None if extras == Extras() else extras
+    chunk.extras = None if extras == NO_EXTRAS else extras
 
 
 def _body_bytes(turn: Turn, chunk: Chunk) -> int:
     """Bytes of the body of a chunk of one message, as it lies in the log."""
     (block,) = chunk.blocks
     return table(turn.state.entry(chunk.index), block.total, block.offset)[3 * block.first]
-
-
-def revive(turn: Turn, queue: Queue, chunk_id: int, segment: Segment) -> None:
-    """A dead message is ready again, as if it had never been tried. Refile the chunk."""
-    assert segment.due_ms == DEAD
-    segment.due_ms = segment.attempts = segment.first_ms = segment.last_ms = 0
-    segment.consumer, segment.dead = "", None
-    history.note(turn, queue, chunk_id, segment.first, segment.count, history.REVIVED)

@@ -22,7 +22,6 @@ LEASED = "leased"
 ACKED = "acked"
 NACKED = "nacked"
 LEASE_ENDED = "lease_ended"
-EXTENDED = "extended"
 DEAD = "dead"
 MOVED = "moved"
 CAME = "came"
@@ -30,9 +29,8 @@ CHANGED = "changed"
 CANCELLED = "cancelled"
 EXPIRED = "expired"
 DROPPED = "dropped"
-REVIVED = "revived"
 
-_TROUBLE = frozenset({NACKED, LEASE_ENDED, DEAD, MOVED, CAME, CHANGED, REVIVED})
+_TROUBLE = frozenset({NACKED, LEASE_ENDED, DEAD, MOVED, CAME, CHANGED})
 
 
 def note(

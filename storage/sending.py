@@ -289,8 +289,6 @@ def _add_part(turn: Turn, queue: Queue, part: _Part, sizes: bytes, blocks: Block
     turn.add_chunk(queue, message_id, Chunk(turn.index, turn.now_ms, [blocks], sizes, [segment], rank, extras))
     if extras is None:
         turn.tails[queue.number] = message_id
-    else:
-        turn.tails.pop(queue.number, None)
     if not queue.retention_due_ms:
         turn.schedule_retention(queue)
 

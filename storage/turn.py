@@ -302,7 +302,8 @@ class Turn:
             position = gap_end
 
     def add_chunk(self, queue: Queue, chunk_id: int, chunk: Chunk) -> None:
-        """A new chunk."""
+        """A new chunk. What is sent next does not follow on the messages before it."""
+        self.tails.pop(queue.number, None)
         self.state.put(records.chunk_key(queue.number, chunk_id), records.encode(chunk))
         self._chunks[queue.number, chunk_id] = chunk
         extras = chunk.extras

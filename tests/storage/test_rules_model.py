@@ -262,3 +262,23 @@ def test_a_message_given_up_when_its_time_is_over_is_not_kept_for_ever() -> None
     life.pulses(MINUTE_MS, 4)
     assert life.model.queues["a"].messages == []
     life.teardown()
+
+
+def test_a_message_that_comes_between_two_sends_of_one_entry_is_none_of_theirs() -> None:
+    """Sends of one entry share a chunk only while their ids follow on one another."""
+    life = AllRules()
+    life.prepare()
+    life.add(1, PutQueue("dead", QueueSettings()))
+    life.add(1, PutQueue("a", QueueSettings(attempts_max=1, dead_letter_queue="dead")))
+    life.add(1, Send("a", 1), [(b"given up", b"")])
+    life.add(1, Receive("a", 1, 0, token=1))
+    life.add(1, Send("dead", 1), [(b"before", b"")], more=True)
+    life.add(1, Nack("a", [Claim(1, 1, 1)]), more=True)
+    life.add(1, Send("dead", 2), [(b"after", b""), (b"last", b"")])
+    assert [message.content[0] for message in life.model.queues["dead"].messages] == [
+        b"before",
+        b"given up",
+        b"after",
+        b"last",
+    ]
+    life.teardown()
