@@ -155,6 +155,20 @@ class AllRules(Life):
             return Extend(queue, claims, 3000)
         return Ack(queue, claims) if kind % 2 else Nack(queue, claims, delay_ms, "why" if kind else "")
 
+    @rule(queue=st.sampled_from("ab"), groups=st.lists(st.sampled_from("gh"), min_size=1, max_size=4), more=MORE)
+    def fail_in_one_entry(self, queue: str, groups: list[str], more: bool) -> None:
+        """Sent, received and nacked in one entry, while others send to the dead-letter queues."""
+        self.tokens += 1
+        operation, bodies = sending(queue, [(Options(group=group), [(b"", b"")]) for group in groups])
+        next_id = self.model.queues[queue].next_id if queue in self.model.queues else 1
+        claim = Claim(self.tokens, max(0, next_id - 8), 20)
+        self.add(1, operation, bodies, more=True)
+        self.add(1, Receive(queue, 9, 0, self.tokens, 0, "x"), more=True)
+        for _ in range(2):
+            self.add(1, Send("dead", 1), [(b"a", b"")], more=True)
+            self.add(1, Nack(queue, [claim], 0), more=True)
+        self.add(1, Send("dead", 1), [(b"a", b"")], more=more)
+
     @rule(
         back=st.integers(1, 8),
         queue=QUEUES,
