@@ -142,7 +142,7 @@ async def submit(
     `keyed`: it is what the request's Idempotency-Key, if there is one, stands for; `part` numbers several such.
     """
     app = request.config_dict
-    if keyed and not isinstance(operation, GetQueue | ListQueues | Browse):
+    if keyed and not isinstance(operation, Query):
         key = await idempotency(request, part)
         if key is not None:
             operation = Keyed(*key, under_key(operation, key[0]))  # type: ignore[arg-type]

@@ -190,30 +190,7 @@ class Forget(msgspec.Struct, array_like=True, frozen=True, tag=10):
     below: int
 
 
-class Keyed(msgspec.Struct, array_like=True, frozen=True, tag=11):
-    """`operation` under the client's own `Idempotency-Key`: it takes effect once per `key` (16 bytes).
-
-    `fingerprint` (16 bytes) is the digest of the whole request: the same key with another request is refused.
-    """
-
-    key: bytes
-    fingerprint: bytes
-    operation: (
-        PutQueue
-        | DeleteQueue
-        | PurgeQueue
-        | Send
-        | Receive
-        | Ack
-        | Nack
-        | Extend
-        | ChangeMessage
-        | CancelMessage
-        | Transaction
-    )
-
-
-Change = (
+Plain = (
     PutQueue
     | DeleteQueue
     | PurgeQueue
@@ -222,13 +199,25 @@ Change = (
     | Ack
     | Nack
     | Extend
-    | Pulse
-    | Forget
-    | Keyed
     | ChangeMessage
     | CancelMessage
     | Transaction
 )
+"""An operation as clients ask for it, without a key around it."""
+
+
+class Keyed(msgspec.Struct, array_like=True, frozen=True, tag=11):
+    """`operation` under the client's own `Idempotency-Key`: it takes effect once per `key` (16 bytes).
+
+    `fingerprint` (16 bytes) is the digest of the whole request: the same key with another request is refused.
+    """
+
+    key: bytes
+    fingerprint: bytes
+    operation: Plain
+
+
+Change = Plain | Pulse | Forget | Keyed
 
 
 # --- queries: answered by the leader from what it has applied ---------------------------------------------------------
