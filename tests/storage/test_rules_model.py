@@ -296,3 +296,22 @@ def test_a_message_that_comes_between_two_sends_of_one_entry_is_none_of_theirs()
         b"last",
     ]
     life.teardown()
+
+
+def test_in_a_fair_queue_a_quiet_group_waits_for_eight_messages_of_a_noisy_one() -> None:
+    life = AllRules()
+    life.prepare()
+    life.add(1, PutQueue("a", QueueSettings(fair=True)))
+    for _ in range(10):
+        life.add(1, *sending("a", [(Options(group="noisy"), [(b"", b"")] * 10)]))
+    life.add(1, Receive("a", 1, 0, token=1))
+    life.add(1, *sending("a", [(Options(group="quiet"), [(b"quiet", b"")])]))
+    waited = 0
+    for token in range(2, 20):
+        life.add(1, Receive("a", 1, 0, token=token))
+        held = [message for message in life.model.queues["a"].messages if message.token == token]
+        if held[0].content[0] == b"quiet":
+            break
+        waited += 1
+    assert waited <= 8
+    life.teardown()
