@@ -41,6 +41,8 @@ def mark(turn: Turn, queue: Queue, name: str, group: Group) -> None:
     """Have the group's mark where it belongs, or none; forget a group of which nothing is left."""
     if turn.serving is group:
         return
+    if queue.settings.group_rate is None:
+        group.served_us = 0  # a rate that was taken away is forgotten
     head = _head(turn, queue, name, group)
     if head == group.marked:
         if not head:

@@ -45,6 +45,8 @@ def put_queue(turn: Turn, operation: PutQueue) -> Outcome:
     queue.changed_ms = turn.now_ms
     queue.swept_id = 0
     turn.schedule_retention(queue)
+    if settings.rate is None:
+        queue.served_us = 0  # a rate that was taken away is forgotten
     if not settings.single_active:
         queue.active, queue.active_until_ms = "", 0
     turn.readier.add(name)

@@ -302,6 +302,10 @@ class Naive:
             return Refused(codes.DEAD_LETTER_KIND)
         if queue is not None:
             queue.settings, queue.changed_ms = settings, self.now_ms
+            if settings.rate is None:
+                queue.bucket = Bucket()
+            if settings.group_rate is None:
+                queue.buckets.clear()
             if not settings.single_active:
                 queue.active, queue.active_until_ms = "", 0
             return QueuePut(created=False, changed=True)
