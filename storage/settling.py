@@ -39,12 +39,14 @@ def _settle_chunk(
     end: int,
 ) -> list[int]:
     """Settle messages `first` … `end - 1` of one chunk; return those not held under the claim's token."""
+    inside = isolate(chunk.segments, first - chunk_id, end - chunk_id)
+    held = [segment for segment in inside if segment.token and segment.token == claim.token]
+    if not held:
+        return list(range(first, end))
     before = standing(chunk.segments)
     stale: list[int] = []
     position = first
-    for segment in isolate(chunk.segments, first - chunk_id, end - chunk_id):
-        if not segment.token or segment.token != claim.token:
-            continue
+    for segment in held:
         stale.extend(range(position, chunk_id + segment.first))
         position = chunk_id + segment.first + segment.count
         _settle_segment(turn, queue, operation, chunk_id, chunk, segment)
