@@ -20,7 +20,7 @@ from aiohttp import web
 
 from api.aws import protocols, query, sqs
 from api.aws.calls import Call, Once, Submit
-from api.aws.errors import AwsError, common
+from api.aws.errors import AwsError, common, sayable
 from api.aws.gaps import gap, sns_gap
 from api.aws.keys import Keys, authenticate
 from api.aws.names import is_host
@@ -39,6 +39,7 @@ KEYS: web.AppKey[Keys] = web.AppKey("keys", Keys)
 FORM = "application/x-www-form-urlencoded"
 _INVOCATION = "amz-sdk-invocation-id"
 """The header by which AWS's SDKs name a call, however often they repeat it."""
+_TRACE = "X-Amzn-Trace-Id"
 _PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host")
 _BROWSED = ("Origin", "Sec-Fetch-Site")
 _log = structlog.get_logger()
@@ -171,10 +172,17 @@ def _first(listed: str) -> str:
 
 def _call(request: web.Request, body: bytes) -> Call:
     """This request, as the actions see it."""
-    headers = request.headers
-    invocation = headers.get(_INVOCATION)
+    trace, invocation = (_header(request, name) for name in (_TRACE, _INVOCATION))
     whole = b"" if invocation is None else hashlib.blake2b(body, digest_size=16).digest()
-    return Call(_submit(request), base_url(request), headers.get("X-Amzn-Trace-Id"), invocation, whole)
+    return Call(_submit(request), base_url(request), trace, invocation, whole)
+
+
+def _header(request: web.Request, name: str) -> str | None:
+    """A header that is kept. Raises `AwsError` when it is not UTF-8."""
+    value = request.headers.get(name)
+    if value is not None and sayable(value) != value:
+        raise common("SerializationException", f"The header {name} cannot be read: send it in ASCII, or leave it out.")
+    return value
 
 
 def _submit(request: web.Request) -> Submit:

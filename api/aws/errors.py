@@ -7,9 +7,12 @@ AWS was seen to answer (recorded by LocalStack's tests) or that its API referenc
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 _LEGACY = "AWS.SimpleQueueService."
+_UNSAYABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What neither XML nor, of surrogates, JSON can carry. A header that is not UTF-8 is read as surrogates."""
 
 
 class _Name(NamedTuple):
@@ -17,12 +20,17 @@ class _Name(NamedTuple):
     status: int = 400
 
 
+def sayable(text: str) -> str:
+    """The text as both protocols can carry it, with U+FFFD for each character that they cannot."""
+    return _UNSAYABLE.sub("\ufffd", text)
+
+
 class AwsError(Exception):
     """A refusal. `shape` is its name in JSON, `code` its name in the query protocol."""
 
     def __init__(self, shape: str, code: str, status: int, message: str) -> None:
         super().__init__(message)
-        self.shape, self.code, self.status, self.message = shape, code, status, message
+        self.shape, self.code, self.status, self.message = shape, code, status, sayable(message)
 
     @property
     def type(self) -> str:

@@ -115,7 +115,7 @@ def _read_query(given: dict[str, str]) -> Claim:
 
 def _claim(credential: str, signed_headers: str, signature: str, at: datetime, expires_s: int | None) -> Claim:
     scope = credential.split("/")
-    if len(scope) != 5 or not all(scope):
+    if len(scope) != 5 or not all(scope) or not credential.isascii():
         elements = "keyid/date/region/service/term"
         raise _incomplete(f"Credential must have exactly 5 slash-delimited elements, e.g. {elements}.")
     access_key_id, date, region, service, terminator = scope

@@ -22,9 +22,11 @@ from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials
 from yarl import URL
 
-from api.aws.endpoint import is_local
+from api.aws.endpoint import FORM, is_local
 from api.aws.keys import AccessKey
 from api.aws.protocols import SNS
+from api.aws.query import FORM_BYTES_MAX
+from api.aws.sqs_messages import MESSAGE_BYTES_MAX
 from tests.api.asking import ask
 from tests.api.fake_client import Gateway, gateway, unknown
 from tests.aws.asking import KEY_ID, SECRET, Caller, RefusedError, refused
@@ -149,6 +151,59 @@ async def test_sns_is_known_and_missing_yet(node: Gateway, action: str) -> None:
     namespace = "{http://sns.amazonaws.com/doc/2010-03-31/}"
     assert found.findtext(f".//{namespace}Code") == "InvalidParameter"
     assert f"{action} is not supported yet" in str(found.findtext(f".//{namespace}Message"))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"QueueUrl=jobs&QueueUrl.=jobs",
+        b"QueueUrl=jobs&MaxNumberOfMessages.=1",
+        b"QueueUrl=jobs&AttributeName." + b"1" * 5000 + b"=All",
+        b"QueueUrl=jobs&=1&.=2&..=3",
+        b"Action=CreateQueue&QueueName=q&Attribute.1.Name.=a&Attribute.1.Value=1",
+    ],
+    ids=["twice", "a number", "far", "nameless", "a key"],
+)
+async def test_names_of_parameters_however_odd_are_no_mistake_of_the_node(node: Gateway, asked: bytes) -> None:
+    data = b"Action=ReceiveMessage&" + asked
+    status, _, _ = await told(node, "POST", "/", data=data, headers={"Content-Type": FORM})
+    assert status in (200, 400)
+
+
+@pytest.mark.parametrize("header", ["X-Amz-Target", "X-Amzn-Trace-Id", "amz-sdk-invocation-id", "Authorization"])
+async def test_a_header_that_is_no_text_is_refused_and_no_mistake(header: str) -> None:
+    claim = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20261124/\udcff/sqs/aws4_request, SignedHeaders=host, Signature=a"
+    is_claim = header == "Authorization"
+    odd = {"X-Amz-Target": "AmazonSQS.SendMessage", "X-Amz-Date": "20261124T000000Z"}
+    odd |= {header: claim if is_claim else "\udcff"}
+    body = b'{"QueueUrl":"jobs","MessageBody":"a"}'
+    head = [f"{name}: {value}" for name, value in odd.items()]
+    head = ["POST / HTTP/1.1", "Host: a", f"Content-Length: {len(body)}", "Connection: close", *head, "", ""]
+    async with gateway(OneKey() if is_claim else None) as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write("\r\n".join(head).encode("utf-8", "surrogateescape") + body)
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"x-amzn-query-error" in answer
+        assert not node.client.asked
+
+
+@pytest.mark.parametrize("asked", [b"Action=%01", b"Action=SendMessage&QueueUrl=jobs&DelaySeconds=%EF%BF%BF"])
+async def test_what_is_said_back_is_xml(node: Gateway, asked: bytes) -> None:
+    status, _, body = await told(node, "POST", "/", data=asked, headers={"Content-Type": FORM})
+    assert status == 400
+    assert "\ufffd" in str(ElementTree.fromstring(body).findtext(f".//{NAMESPACE}Message"))
+
+
+async def test_a_form_that_would_hold_up_others_is_refused(node: Gateway) -> None:
+    asked, headers = b"Action=SendMessage&QueueUrl=jobs&MessageBody=", {"Content-Type": FORM}
+    assert (await told(node, "POST", "/", data=asked + b"%41" * MESSAGE_BYTES_MAX, headers=headers))[0] == 200
+    status, _, body = await told(node, "POST", "/", data=asked + b"%41" * (FORM_BYTES_MAX // 3), headers=headers)
+    assert status == 413
+    refusal = ElementTree.fromstring(body)
+    assert refusal.findtext(f".//{NAMESPACE}Code") == "RequestEntityTooLarge"
+    assert str(FORM_BYTES_MAX) in str(refusal.findtext(f".//{NAMESPACE}Message"))
 
 
 # --- who is let in ----------------------------------------------------------------------------------------------------
