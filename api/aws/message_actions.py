@@ -10,7 +10,7 @@ from typing import Any
 from api.aws import sqs_shapes as shapes
 from api.aws.batches import check_batch, failed
 from api.aws.calls import Call, Once, check_range, invalid, missing, refused, too_long
-from api.aws.errors import AwsError, sqs
+from api.aws.errors import AwsError, sayable, sqs
 from api.aws.names import ACCOUNT, is_fifo, queue_arn, queue_of_url
 from api.aws.sqs_messages import (
     MESSAGE_BYTES_MAX,
@@ -229,9 +229,9 @@ def _system(queue: str, delivery: Delivery) -> dict[str, str]:
     first_ms = about.first_ms or int(time.time() * _MS)
     system = {"SenderId": ACCOUNT}
     if about.group:
-        system["MessageGroupId"] = about.group
+        system["MessageGroupId"] = sayable(about.group)
     if about.dedup_id:
-        system["MessageDeduplicationId"] = about.dedup_id
+        system["MessageDeduplicationId"] = sayable(about.dedup_id)
     if dead is not None:
         system["DeadLetterQueueSourceArn"] = queue_arn(dead.queue)
     attempts, sent_ms = (dead.attempts, dead.sent_ms) if dead is not None else (0, delivery.sent_ms)

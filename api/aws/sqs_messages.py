@@ -20,8 +20,6 @@ MESSAGE_BYTES_MAX = 1024 * 1024
 """Bytes of a message with its attributes, and of a whole batch: SQS's own limit since 2025."""
 ATTRIBUTES_MAX = 10
 ATTRIBUTE_NAME_MAX = 256
-ACCOUNT = "000000000000"
-"""The one account there is."""
 BODY_ENCODING = "body_encoding"
 """The attribute that says `base64` of a body that SQS cannot carry as it is: bytes, or text with control characters."""
 
@@ -218,6 +216,7 @@ def incoming(
     if properties.attributes and (choice.names or choice.prefixes):
         picked = choice.of_sender(show(properties.attributes, properties.types))
         if picked:
+            picked = {name: _carried(attribute) for name, attribute in picked.items()}
             message.md5_of_attributes = md5_of_attributes(picked)
             message.message_attributes = {name: _value(attribute) for name, attribute in picked.items()}
     if choice.system:
@@ -233,6 +232,14 @@ def _body(part: Part) -> tuple[str, Properties]:
     attributes = {BODY_ENCODING: "base64"} | properties.attributes
     told = Properties(properties.binary, attributes, properties.types, properties.system)
     return base64.b64encode(part.body).decode(), told
+
+
+def _carried(attribute: Attribute) -> Attribute:
+    """The attribute, as bytes if its text has characters that SQS cannot carry: other APIs can send them."""
+    kind, value = attribute
+    if isinstance(value, bytes) or is_legal(encoded := value.encode()):
+        return attribute
+    return Attribute(kind.replace("String", "Binary", 1), encoded)
 
 
 def _value(attribute: Attribute) -> shapes.AttributeValue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from api.aws import calls
 from api.aws import sqs as actions
+from api.aws.digests import Attribute, md5_of_attributes
 from api.aws.gaps import GAPS
 from api.aws.protocols import SQS
 from cluster.replica import STORE_FULL
@@ -639,6 +641,24 @@ async def test_a_fifo_queue_refuses_a_handle_that_expired_and_no_other(fifo: Cal
         ("2", "InvalidParameterValue"),
         ("3", "ReceiptHandleIsInvalid"),
     ]
+
+
+async def test_what_the_native_api_sends_and_xml_cannot_carry_holds_up_no_receive(sqs: Caller) -> None:
+    odd = {"body": "a\x00", "attributes": {"x": "\x01", "y": "\ufffe"}, "attribute_types": {"y": "String.z"}}
+    told = {"group": "\x02", "dedup_id": "d\x03"}
+    assert (await asking.ask(sqs.gateway, "POST", "/v1/queues/jobs/messages", odd | told)).status == 201
+    [got] = await receive(sqs, AttributeNames=["All"], MessageAttributeNames=["All"])
+    assert got["Body"] == base64.b64encode(b"a\x00").decode()
+    attributes = got["MessageAttributes"]
+    assert attributes["x"] == {"DataType": "Binary", "BinaryValue": b"\x01"}
+    assert attributes["y"] == {"DataType": "Binary.z", "BinaryValue": "\ufffe".encode()}
+    shown = {
+        name: Attribute(each["DataType"], each.get("BinaryValue") or each["StringValue"])
+        for name, each in attributes.items()
+    }
+    assert got["MD5OfMessageAttributes"] == md5_of_attributes(shown)
+    system = got["Attributes"]
+    assert (system["MessageGroupId"], system["MessageDeduplicationId"]) == ("\ufffd", "d\ufffd")
 
 
 # --- dead letters -----------------------------------------------------------------------------------------------------
