@@ -14,6 +14,7 @@ from api.aws.errors import AwsError, sayable, sqs
 from api.aws.names import ACCOUNT, is_fifo, queue_arn, queue_of_url
 from api.aws.sqs_messages import (
     MESSAGE_BYTES_MAX,
+    Chosen,
     Outgoing,
     check_fifo_id,
     chosen,
@@ -184,6 +185,7 @@ async def receive_message(call: Call, wish: shapes.ReceiveMessage) -> shapes.Rec
     check_range(most, "MaxNumberOfMessages", 1, RECEIVE_MAX, f"Must be between 1 and {RECEIVE_MAX}, if provided.")
     check_range(wait_s, "WaitTimeSeconds", 0, WAIT_S_MAX, f"Must be >= 0 and <= {WAIT_S_MAX}, if provided.")
     _check_visibility(visibility_s)
+    choice = chosen(wish)
     once: Once | None = None
     if wish.receive_request_attempt_id is not None:
         check_fifo_id("ReceiveRequestAttemptId", wish.receive_request_attempt_id)
@@ -194,11 +196,10 @@ async def receive_message(call: Call, wish: shapes.ReceiveMessage) -> shapes.Rec
     operation = Receive(queue, most or 1, lease_ms, new_token(), (wait_s or 0) * _MS)
     outcome, block = await call.do(operation, once=once)
     assert isinstance(outcome, Received)
-    return shapes.Received(messages=_delivered(queue, outcome, block, wish) or None)
+    return shapes.Received(messages=_delivered(queue, outcome, block, choice) or None)
 
 
-def _delivered(queue: str, outcome: Received, block: memoryview, wish: shapes.ReceiveMessage) -> list[shapes.Message]:
-    choice = chosen(wish)
+def _delivered(queue: str, outcome: Received, block: memoryview, choice: Chosen) -> list[shapes.Message]:
     found = parts(block, sum(delivery.count for delivery in outcome.deliveries))
     messages: list[shapes.Message] = []
     for delivery in outcome.deliveries:
@@ -207,8 +208,9 @@ def _delivered(queue: str, outcome: Received, block: memoryview, wish: shapes.Re
             part, message_id = next(found), delivery.message_id + position
             system = shared
             if shared and is_fifo(queue):
-                dedup_id = {"MessageDeduplicationId": hashlib.sha256(part.body).hexdigest()}
-                system = {"SequenceNumber": str(_sequence(queue, message_id)), **dedup_id, **shared}
+                system = shared | {"SequenceNumber": str(_sequence(queue, message_id))}
+                if "MessageDeduplicationId" not in shared:  # then it is the content's
+                    system["MessageDeduplicationId"] = hashlib.sha256(part.body).hexdigest()
             identity = _identity(queue, message_id, delivery, position)
             messages.append(incoming(part, identity, receipt(message_id, outcome.token), system, choice))
     return messages

@@ -20,6 +20,8 @@ MESSAGE_BYTES_MAX = 1024 * 1024
 """Bytes of a message with its attributes, and of a whole batch: SQS's own limit since 2025."""
 ATTRIBUTES_MAX = 10
 ATTRIBUTE_NAME_MAX = 256
+NAMES_MAX = 1000
+"""Attributes a receive may ask for by name: every attribute received may be held against each."""
 BODY_ENCODING = "body_encoding"
 """The attribute that says `base64` of a body that SQS cannot carry as it is: bytes, or text with control characters."""
 
@@ -91,7 +93,7 @@ def size_of(wish: shapes.Sendable) -> int:
     for name, value in (wish.message_attributes or {}).items():
         texts += (name, value.data_type, value.string_value or "")
         binary_bytes += len(value.binary_value or b"")
-    return binary_bytes + sum(len(text.encode()) for text in texts)
+    return binary_bytes + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
 def _of_size(message: Outgoing) -> Outgoing:
@@ -197,9 +199,11 @@ class Chosen(NamedTuple):
 
 
 def chosen(wish: shapes.ReceiveMessage) -> Chosen:
-    """What a receive asks for. Names of attributes that there are not are passed over, as SQS does."""
-    system = {*(wish.attribute_names or ()), *(wish.message_system_attribute_names or ())}
+    """What a receive asks for. Unknown names are passed over, as SQS does. Raises `AwsError`."""
     names = wish.message_attribute_names or []
+    if len(names) > NAMES_MAX:
+        raise invalid(f"Number of MessageAttributeNames [{len(names)}] exceeds the allowed maximum [{NAMES_MAX}].")
+    system = {*(wish.attribute_names or ()), *(wish.message_system_attribute_names or ())}
     everything = any(name.lower() in ("all", "*") for name in names)
     prefixes = [""] if everything else [name[:-2] for name in names if name.endswith(".*")]
     return Chosen(frozenset(system), any(name.lower() == "all" for name in system), frozenset(names), tuple(prefixes))

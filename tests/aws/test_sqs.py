@@ -17,6 +17,7 @@ from api.aws import sqs as actions
 from api.aws.digests import Attribute, md5_of_attributes
 from api.aws.gaps import GAPS
 from api.aws.protocols import SQS
+from api.aws.sqs_messages import NAMES_MAX
 from cluster.replica import STORE_FULL
 from storage import codes
 from storage.operations import Keyed, Nack, Receive, Refused, Send
@@ -659,6 +660,28 @@ async def test_what_the_native_api_sends_and_xml_cannot_carry_holds_up_no_receiv
     assert got["MD5OfMessageAttributes"] == md5_of_attributes(shown)
     system = got["Attributes"]
     assert (system["MessageGroupId"], system["MessageDeduplicationId"]) == ("\ufffd", "d\ufffd")
+
+
+async def test_a_receive_that_names_too_many_attributes_takes_no_message(sqs_json: Caller) -> None:
+    await send(sqs_json, MessageAttributes={"a": {"DataType": "String", "StringValue": "b"}})
+    names = [f"a{number}.*" for number in range(NAMES_MAX)]
+    said = await refused(sqs_json, "ReceiveMessage", QueueUrl=URL, MessageAttributeNames=[*names, "a"])
+    assert said[1] == "InvalidParameterValue"
+    assert f"[{NAMES_MAX}]" in said[2]
+    assert await counts(sqs_json) == (1, 0)
+    [got] = await receive(sqs_json, MessageAttributeNames=[*names[1:], "a"])
+    assert list(got["MessageAttributes"]) == ["a"]
+
+
+async def test_a_body_is_not_digested_for_an_id_that_its_message_has(
+    sqs_json: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sqs_json("CreateQueue", QueueName="q.fifo", Attributes={"FifoQueue": "true"})
+    asked = {"MessageGroupId": "g", "MessageDeduplicationId": "d"}
+    await sqs_json("SendMessage", QueueUrl="q.fifo", MessageBody="a", **asked)
+    monkeypatch.delattr("hashlib.sha256")
+    answer = await sqs_json("ReceiveMessage", QueueUrl="q.fifo", AttributeNames=["All"])
+    assert answer["Messages"][0]["Attributes"]["MessageDeduplicationId"] == "d"
 
 
 # --- dead letters -----------------------------------------------------------------------------------------------------
