@@ -172,15 +172,15 @@ def _may_repeat_members(data: bytes, members: int) -> bool:
 
 
 def _refuse_repeated_members(data: bytes) -> None:
-    def unique(pairs: list[tuple[str, Any]]) -> None:
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                detail = f"the member {name[:_SAID_BACK_MAX]!r} stands twice"
-                raise invalid("$", detail, "Name each member once.")
-            seen.add(name)
+    json.loads(data, object_pairs_hook=_refuse_repeated)
 
-    json.loads(data, object_pairs_hook=unique)
+
+def _refuse_repeated(members: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in members:
+        if name in seen:
+            raise invalid("$", f"the member {name[:_SAID_BACK_MAX]!r} stands twice", "Name each member once.")
+        seen.add(name)
 
 
 def _unreadable(detail: str, remedy: str) -> Problem:
