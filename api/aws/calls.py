@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from api.aws.errors import AwsError, common, sqs
 from api.aws.names import no_such_queue
+from api.aws.protocols import SQS
 from cluster.client import Reply
 from cluster.replica import STORE_FULL
 from storage import codes
@@ -68,7 +69,7 @@ def invalid(message: str) -> AwsError:
 
 def missing(parameter: str) -> AwsError:
     """The refusal of a request that lacks a parameter."""
-    return sqs("MissingRequiredParameterException", f"The request must contain the parameter {parameter}.")
+    return SQS.missing(parameter)
 
 
 def too_long(limit: int, *, in_batch: bool = False) -> AwsError:

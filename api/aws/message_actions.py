@@ -23,6 +23,7 @@ from api.aws.sqs_messages import (
     outgoing,
     size_of,
 )
+from api.aws.sqs_queues import INTEGERS
 from api.messages import not_held, read_receipt, read_receipts, receipt
 from api.rest import new_token
 from storage import codes
@@ -47,9 +48,9 @@ from storage.operations import (
     Settled,
 )
 
-VISIBILITY_S_MAX = 43_200
-DELAY_S_MAX = 900
-WAIT_S_MAX = 20
+_, VISIBILITY_S_MAX = INTEGERS["VisibilityTimeout"]
+_, DELAY_S_MAX = INTEGERS["DelaySeconds"]
+_, WAIT_S_MAX = INTEGERS["ReceiveMessageWaitTimeSeconds"]
 RECEIVE_MAX = 10
 _MS = 1000
 _PLAIN = Options()

@@ -15,13 +15,14 @@ import msgspec
 from api.aws.errors import AwsError, sqs
 from api.aws.gaps import gap
 from api.aws.names import is_fifo, is_queue_name, queue_arn, queue_of_arn
+from api.aws.sqs_messages import MESSAGE_BYTES_MAX
 from storage.operations import QueueInfo
 from storage.settings import DAY_MS, MINUTE_MS, SECOND_MS, QueueSettings, contradiction, out_of_range
 
 INTEGERS: dict[str, tuple[int, int]] = {
     "DelaySeconds": (0, 900),
     "KmsDataKeyReusePeriodSeconds": (60, 86_400),
-    "MaximumMessageSize": (1024, 1024 * 1024),
+    "MaximumMessageSize": (1024, MESSAGE_BYTES_MAX),
     "MessageRetentionPeriod": (60, 1_209_600),
     "ReceiveMessageWaitTimeSeconds": (0, 20),
     "VisibilityTimeout": (0, 43_200),
