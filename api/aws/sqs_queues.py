@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from api.aws.calls import invalid
 from api.aws.errors import AwsError, sqs
 from api.aws.gaps import gap
 from api.aws.names import is_fifo, is_queue_name, queue_arn, queue_of_arn
@@ -100,12 +101,12 @@ class RedriveAllowPolicy(msgspec.Struct, rename="camel", omit_defaults=True):
 def check_name(name: str, *, fifo: bool) -> None:
     """Check the name of a queue to create. Raises `AwsError`."""
     if fifo and not (is_queue_name(name) and is_fifo(name)):
-        raise _invalid_parameter(
+        raise invalid(
             "The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, "
             "must end with .fifo suffix and be 1 to 80 in length"
         )
     if not fifo and (is_fifo(name) or not is_queue_name(name)):
-        raise _invalid_parameter("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
+        raise invalid("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
 
 
 def check_attributes(given: Mapping[str, str], *, fifo: bool) -> dict[str, str]:
@@ -194,7 +195,7 @@ def _redrive_allow_policy(text: str) -> str:
         or len(named or ()) > SOURCE_QUEUES_MAX
         or None in map(queue_of_arn, named or ())
     ):
-        raise _invalid_parameter(
+        raise invalid(
             f"Value {text[:200]} for parameter RedriveAllowPolicy is invalid. Reason: Amazon SQS can't create the "
             "redrive allow policy, as it's in an unsupported format."
         )
@@ -211,18 +212,14 @@ def _read(text: str, kind: Any) -> Any:
 def check_tags(tags: Mapping[str, str], queue: str) -> None:
     """Check the tags of a queue. Raises `AwsError`."""
     if len(tags) > TAGS_MAX:
-        raise _invalid_parameter(f"Too many tags added for queue {queue}.")
+        raise invalid(f"Too many tags added for queue {queue}.")
     for key, value in tags.items():
         if not 1 <= len(key) <= TAG_KEY_MAX:
-            raise _invalid_parameter("Tag keys must be between 1 and 128 characters in length.")
+            raise invalid("Tag keys must be between 1 and 128 characters in length.")
         if len(value) > TAG_VALUE_MAX:
-            raise _invalid_parameter("Tag values must be between 0 and 256 characters in length.")
+            raise invalid("Tag values must be between 0 and 256 characters in length.")
         if key.lower().startswith("aws:"):
-            raise _invalid_parameter("Tag keys beginning with 'aws:' are reserved for internal use.")
-
-
-def _invalid_parameter(message: str) -> AwsError:
-    return sqs("InvalidParameterValueException", message)
+            raise invalid("Tag keys beginning with 'aws:' are reserved for internal use.")
 
 
 def _invalid_value(message: str) -> AwsError:
@@ -230,7 +227,7 @@ def _invalid_value(message: str) -> AwsError:
 
 
 def _invalid_redrive(text: str, reason: str) -> AwsError:
-    return _invalid_parameter(f"Value {text[:200]} for parameter RedrivePolicy is invalid. Reason: {reason}")
+    return invalid(f"Value {text[:200]} for parameter RedrivePolicy is invalid. Reason: {reason}")
 
 
 # --- the cluster's settings -------------------------------------------------------------------------------------------
@@ -259,8 +256,11 @@ def changed(queue: str, settings: QueueSettings, checked: Mapping[str, str]) -> 
     wrong = out_of_range(told)
     if wrong is not None:
         raise gap(next(name for name, (setting, _) in _SETTINGS.items() if setting == wrong[0]))
-    if contradiction(queue, told) is not None:
+    at_odds = contradiction(queue, told)
+    if at_odds is not None and at_odds[0] == "dead_letter_queue":
         raise _invalid_redrive(checked.get("RedrivePolicy", ""), "A queue cannot be its own dead-letter queue.")
+    if at_odds is not None:  # with what only the native API can set
+        raise _invalid_value("The queue's setting {} does not allow it: {}.".format(*at_odds))
     return told
 
 

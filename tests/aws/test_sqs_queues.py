@@ -529,6 +529,31 @@ async def test_a_dead_letter_queue_is_told_shown_and_taken_back(sqs: Caller) -> 
     assert (await refused(sqs, "ListDeadLetterSourceQueues", QueueUrl="nope"))[1].endswith("NonExistentQueue")
 
 
+@pytest.mark.parametrize(
+    ("settings", "attributes", "said"),
+    [
+        (
+            {"fifo": True},
+            {"ContentBasedDeduplication": "true"},
+            "dedup_by does not allow it: what was sent before is known within dedup_window_ms, which is 0",
+        ),
+        (
+            {"fifo": True, "dead_letter_queue": "dead.fifo", "attempts_max": 3, "on_expiry": "dead_letter"},
+            {"RedrivePolicy": ""},
+            "on_expiry does not allow it: there is no dead_letter_queue to take what expires",
+        ),
+    ],
+    ids=["dedup_by", "on_expiry"],
+)
+async def test_what_does_not_go_with_a_native_setting_is_refused_for_that_reason(
+    sqs: Caller, settings: dict[str, Any], attributes: dict[str, str], said: str
+) -> None:
+    assert (await asking.ask(sqs.gateway, "PUT", "/v1/queues/dead.fifo", {"fifo": True})).status == 201
+    assert (await asking.ask(sqs.gateway, "PUT", "/v1/queues/q.fifo", settings)).status == 201
+    told = await refused(sqs, "SetQueueAttributes", QueueUrl="q.fifo", Attributes=attributes)
+    assert told == (400, "InvalidAttributeValue", f"The queue's setting {said}.")
+
+
 async def test_dead_letter_queues_that_cannot_be_are_refused(sqs: Caller) -> None:
     await sqs("CreateQueue", QueueName="q.fifo", Attributes={"FifoQueue": "true"})
     for action, asked in (
