@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import msgspec
@@ -780,6 +781,36 @@ async def test_no_request_however_odd_is_a_mistake_of_the_node(sqs: Caller, data
     asked.pop("WaitTimeSeconds", None)
     status, _, _ = await sqs.raw(action, **asked)
     assert status in (200, 400, 403, 404)
+
+
+names_of_parameters = st.lists(
+    st.sampled_from(
+        ["", "1", "2", "x", "Attribute", "QueueUrl", "Entries", "Id", "Name", "Value", "MessageBody", "WaitTimeSeconds"]
+        + [
+            "SendMessageBatchRequestEntry",
+            "MessageAttribute",
+            "DataType",
+            "StringValue",
+            "BinaryValue",
+            "AttributeName",
+        ]
+    ),
+    max_size=4,
+).map(".".join)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    action=st.sampled_from(sorted(SQS.shapes)),
+    given_for=st.dictionaries(names_of_parameters, st.sampled_from(["", "jobs", "0", "true", "x", "\x00"]), max_size=8),
+)
+async def test_parameters_of_any_name_are_no_mistake_of_the_node(
+    sqs_json: Caller, action: str, given_for: dict[str, str]
+) -> None:
+    form = {"QueueUrl": "jobs"} | given_for | {"Action": action}
+    async with sqs_json.gateway.http.post("/", data=form) as answer:
+        assert answer.status in (200, 400)
+        ElementTree.fromstring(await answer.read())
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
