@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from api.aws import sqs_shapes as shapes
@@ -255,6 +256,10 @@ def _value(attribute: Attribute) -> shapes.AttributeValue:
 
 def message_uuid(queue: str, message_id: int, sent_ms: int) -> str:
     """A message's id in SQS, where clients want UUIDs: made of when, where, and as what it was sent."""
-    where = int.from_bytes(hashlib.blake2b(queue.encode(), digest_size=2).digest()) & 0xFFF
-    digits = f"{sent_ms & (1 << 48) - 1:012x}4{where:03x}{1 << 63 | message_id:016x}"
+    digits = f"{sent_ms & (1 << 48) - 1:012x}4{_where(queue):03x}{1 << 63 | message_id:016x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+@lru_cache(maxsize=1024)
+def _where(queue: str) -> int:
+    return int.from_bytes(hashlib.blake2b(queue.encode(), digest_size=2).digest()) & 0xFFF
