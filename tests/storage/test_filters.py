@@ -2,8 +2,6 @@
 
 import json
 import re
-import sys
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from storage.block import encode_block, parts
 from storage.conditions import _SMALL_OF, FilterError, fold
 from storage.fields import attribute_fields, body_fields
 from storage.filters import Filter, On, compile_filter
+from tests.costs import calls
 
 PAGE = (Path(__file__).parents[2] / "docs" / "filters.md").read_text()
 HEADER = re.compile(r"\| filter \| (attributes|body|refused at) \|")
@@ -498,22 +497,6 @@ def test_the_worst_is_bounded(name: str, compiled: Filter, body: bytes) -> None:
     assert len(body) <= limits.FILTER_BODY_BYTES_MAX
     assert calls(lambda: compiled.matches(body_fields(body))) < CALLS_MAX
     compiled.explain(body_fields(body))
-
-
-def calls(work: Callable[[], object]) -> int:
-    """How many functions are called: what work costs, whatever the machine does beside."""
-    count = 0
-
-    def counted(*_: object) -> None:
-        nonlocal count
-        count += 1
-
-    sys.setprofile(counted)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def test_numbers_of_attributes_are_those_that_were_written() -> None:

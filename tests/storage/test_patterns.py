@@ -1,7 +1,6 @@
 """Patterns of routing keys: alone, in the index, and beside a naive interpreter."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from storage.limits import ROUTING_CHARACTERS_MAX, ROUTING_WORDS_MAX
 from storage.patterns import Pattern, PatternError, PatternIndex, words_of_key, words_of_pattern
+from tests.costs import calls
 
 
 def index_of(*patterns: str) -> PatternIndex:
@@ -152,14 +152,16 @@ def test_patterns_say_what_the_naive_interpreter_says(
         assert index.match(key) == [name for name in expected if name not in gone]
 
 
-def test_the_worst_patterns_cost_microseconds_each() -> None:
+def test_the_worst_patterns_are_bounded() -> None:
     key = ".".join("a" * ROUTING_WORDS_MAX)
     hopeless = Pattern(".".join(["#", "a"] * 15 + ["#", "b"]))
     index = PatternIndex()
     for number in range(1000):
         words = ["*" if number >> bit & 1 else "a" for bit in range(10)]
         index.add(".".join(["#", *words, "#", "a", "#", "a"]), str(number))
-    started_s = time.process_time()
-    assert not any(hopeless.matches(key) for _ in range(1000))
+    assert not hopeless.matches(key)
+    assert calls(lambda: hopeless.matches(key)) < 10 * ROUTING_WORDS_MAX
     assert len(index.match(key)) == 1000
-    assert time.process_time() - started_s < 1
+    assert (
+        calls(lambda: index.match(key)) < 4 * 1000 * ROUTING_WORDS_MAX * 17
+    )  # each word of the key meets each step of each pattern
