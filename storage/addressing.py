@@ -12,7 +12,7 @@ from storage.codes import MESSAGE_LEASED, MESSAGE_NOT_FOUND, PRIORITY_NOT_ALLOWE
 from storage.dead_letters import NO_EXTRAS, rank_of
 from storage.operations import CancelMessage, ChangeMessage, Done, Outcome, Refused
 from storage.records import Chunk, Queue, Segment
-from storage.segments import isolate, slice_blocks, standing
+from storage.segments import isolate, slice_blocks
 from storage.turn import Turn
 
 
@@ -36,11 +36,10 @@ def cancel_message(turn: Turn, operation: CancelMessage) -> Outcome:
         return Refused(MESSAGE_NOT_FOUND)
     chunk_id, chunk, _ = found
     position = operation.message_id - chunk_id
-    before = standing(chunk.segments)
     history.note(turn, queue, chunk_id, position, 1, history.CANCELLED)
     for segment in isolate(chunk.segments, position, position + 1):
         turn.drop(queue, chunk, segment)
-    turn.refile(queue, chunk_id, chunk, before)
+    turn.refile(queue, chunk_id, chunk)
     return Done()
 
 

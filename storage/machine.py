@@ -55,6 +55,7 @@ from storage.operations import (
     Ack,
     CancelMessage,
     ChangeMessage,
+    Claim,
     DeleteQueue,
     Done,
     Extend,
@@ -164,8 +165,8 @@ def _is_sound(operation: Operation) -> bool:
                 and contradiction(name, settings) is None
             )
         case Send():
-            return _is_text(operation.producer, CONSUMER_BYTES_MAX) and all(
-                run.count > 0 and _are_sound(run.options) for run in operation.runs
+            return _is_text(operation.producer, CONSUMER_BYTES_MAX) and (
+                not operation.runs or all(run.count > 0 and _are_sound(run.options) for run in operation.runs)
             )
         case Receive():
             return (
@@ -174,17 +175,16 @@ def _is_sound(operation: Operation) -> bool:
                 and 0 < operation.token < ID_END
                 and _is_text(operation.consumer, CONSUMER_BYTES_MAX)
             )
-        case Ack() | Nack() | Extend():
-            lowest_ms = -1 if type(operation) is Nack else 0
-            hold_ms = getattr(operation, "delay_ms", 0) + getattr(operation, "lease_ms", 0)
+        case Ack():
+            return _are_claims(operation.claims)
+        case Nack():
             return (
-                lowest_ms <= hold_ms <= HOLD_MS_MAX
-                and _is_text(getattr(operation, "reason", ""), REASON_BYTES_MAX)
-                and all(
-                    0 <= claim.message_id < ID_END and 0 < claim.count <= BATCH_MESSAGES_MAX
-                    for claim in operation.claims
-                )
+                -1 <= operation.delay_ms <= HOLD_MS_MAX
+                and _is_text(operation.reason, REASON_BYTES_MAX)
+                and _are_claims(operation.claims)
             )
+        case Extend():
+            return 0 <= operation.lease_ms <= HOLD_MS_MAX and _are_claims(operation.claims)
         case ChangeMessage():
             return (
                 0 <= operation.message_id < ID_END
@@ -202,6 +202,10 @@ def _is_sound(operation: Operation) -> bool:
             return len(operation.key) == 16
         case _:
             return True
+
+
+def _are_claims(claims: list[Claim]) -> bool:
+    return all(0 <= claim.message_id < ID_END and 0 < claim.count <= BATCH_MESSAGES_MAX for claim in claims)
 
 
 def _are_sound(options: Options) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from storage import groups, history, records
 from storage.dead_letters import LEASE_ENDED, expire, give_back, is_over
 from storage.operations import Outcome, Pulsed
-from storage.segments import standing
 from storage.sending import dedups_due
 from storage.turn import Turn
 
@@ -63,7 +62,6 @@ def _end_holds(turn: Turn, due_ms: int, number: int, chunk_id: int) -> None:
         turn.state.delete(records.chunk_timer_key(due_ms, number, chunk_id))
         return
     chunk = turn.known_chunk(number, chunk_id)
-    before = standing(chunk.segments)
     for segment in [s for s in chunk.segments if s.due_ms == due_ms]:
         if segment.token:
             history.note(turn, queue, chunk_id, segment.first, segment.count, history.LEASE_ENDED, segment.consumer)
@@ -72,7 +70,7 @@ def _end_holds(turn: Turn, due_ms: int, number: int, chunk_id: int) -> None:
             segment.due_ms = 0
             if is_over(queue, chunk, turn.now_ms):
                 expire(turn, queue, chunk_id, chunk, segment)
-    turn.refile(queue, chunk_id, chunk, before)
+    turn.refile(queue, chunk_id, chunk)
 
 
 def _expire(turn: Turn, number: int, chunk_id: int) -> None:
@@ -81,10 +79,9 @@ def _expire(turn: Turn, number: int, chunk_id: int) -> None:
     chunk = None if queue is None else turn.chunk(number, chunk_id)
     if queue is None or chunk is None or not is_over(queue, chunk, turn.now_ms):
         return
-    before = standing(chunk.segments)
     for segment in [s for s in chunk.segments if s.due_ms <= 0]:
         expire(turn, queue, chunk_id, chunk, segment)
-    turn.refile(queue, chunk_id, chunk, before)
+    turn.refile(queue, chunk_id, chunk)
 
 
 def _sweep_retention(turn: Turn, name: str, due_ms: int, steps_max: int) -> int:
@@ -102,10 +99,9 @@ def _sweep_retention(turn: Turn, name: str, due_ms: int, steps_max: int) -> int:
         if chunk.sent_ms + queue.settings.retention_ms > turn.now_ms:
             break
         if is_over(queue, chunk, turn.now_ms):  # else its time is its own, and has a timer
-            before = standing(chunk.segments)
             for segment in [s for s in chunk.segments if s.due_ms <= 0]:
                 expire(turn, queue, chunk_id, chunk, segment)
-            turn.refile(queue, chunk_id, chunk, before)
+            turn.refile(queue, chunk_id, chunk)
         queue.swept_id = chunk_id + 1
         steps += 1
     turn.schedule_retention(queue)

@@ -103,7 +103,6 @@ def _take_group(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, taking: _
 def _take(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, taking: _Taking, count_max: int) -> int:
     """Lease messages of one chunk, from its first ready one on. Returns how many."""
     operation, left = taking.operation, count_max
-    before = standing(chunk.segments)
     for segment in list(chunk.segments):
         if segment.due_ms:
             if queue.settings.fifo and segment.due_ms != records.DEAD:
@@ -128,7 +127,7 @@ def _take(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, taking: _Taking
             break
     total = count_max - left
     taking.messages_left -= total
-    turn.refile(queue, chunk_id, chunk, before)
+    turn.refile(queue, chunk_id, chunk)
     return total
 
 

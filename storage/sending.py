@@ -26,7 +26,7 @@ from storage.dead_letters import NO_EXTRAS, OVERFLOW, has_room, move_to_dead_let
 from storage.limits import GIVE_WAY_STEPS_MAX, MERGED_MESSAGES_MAX
 from storage.operations import Options, Outcome, Refused, Run, Send, Sent, SentRun
 from storage.records import Blocks, Chunk, Dedup, Extras, Queue, Segment
-from storage.segments import isolate, standing
+from storage.segments import isolate
 from storage.turn import Turn, message_sizes
 
 PLAIN = Options()
@@ -62,11 +62,14 @@ def send(turn: Turn, operation: Send, bodies: Bodies) -> Outcome:
     rows, limit = table(bodies.block, count), queue.settings.body_bytes_max
     if max(rows[0::3]) > limit:
         return Refused(BODY_TOO_LARGE, limit, next(p for p, size in enumerate(rows[0::3]) if size > limit))
-    runs = operation.runs or [Run(count, PLAIN)]
-    refused = _refusal(queue, runs)
-    if refused is not None:
-        return refused
-    parts = list(_known(turn, queue, runs, bodies, count))
+    if not operation.runs and queue.settings.takes_plain:
+        parts = [_Part(0, count, PLAIN)]
+    else:
+        runs = operation.runs or [Run(count, PLAIN)]
+        refused = _refusal(queue, runs)
+        if refused is not None:
+            return refused
+        parts = list(_known(turn, queue, runs, bodies, count))
     sizes = [body + properties for body, properties in zip(rows[0::3], rows[1::3], strict=True)]
     refused = _make_room(turn, queue, parts, sizes)
     if refused is not None:
@@ -233,7 +236,6 @@ def _give_way(turn: Turn, queue: Queue, count: int, size: int) -> list[tuple[int
 
 def _leave(turn: Turn, queue: Queue, chunk_id: int, first: int, end: int) -> None:
     chunk = turn.known_chunk(queue.number, chunk_id)
-    before = standing(chunk.segments)
     for segment in isolate(chunk.segments, first, end):
         if queue.settings.overflow == "drop_oldest":
             history.note(turn, queue, chunk_id, segment.first, segment.count, history.DROPPED)
@@ -241,7 +243,7 @@ def _leave(turn: Turn, queue: Queue, chunk_id: int, first: int, end: int) -> Non
         else:
             moved = move_to_dead_letters(turn, queue, chunk_id, chunk, segment, OVERFLOW)
             assert moved, "the dead-letter queue was asked before"
-    turn.refile(queue, chunk_id, chunk, before)
+    turn.refile(queue, chunk_id, chunk)
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
@@ -278,11 +280,10 @@ def _add_part(turn: Turn, queue: Queue, part: _Part, sizes: bytes, blocks: Block
     tail_id = turn.tails.get(queue.number) if extras is None else None
     tail = None if tail_id is None else turn.known_chunk(queue.number, tail_id)
     if tail_id is not None and tail is not None and tail.count + count <= MERGED_MESSAGES_MAX:
-        before = standing(tail.segments)
         tail.segments.append(Segment(message_id - tail_id, count))
         tail.blocks.append(blocks)
         tail.sizes += sizes
-        turn.refile(queue, tail_id, tail, before)
+        turn.refile(queue, tail_id, tail)
         return
     rank = rank_of(queue.settings, part.options.priority, turn.now_ms)
     segment = Segment(0, count, due_ms=due_ms)
@@ -303,6 +304,8 @@ def _due_ms(queue: Queue, options: Options, now_ms: int) -> int:
 
 def _extras(queue: Queue, options: Options, now_ms: int, due_ms: int) -> Extras | None:
     """What the messages have that is not default. What is delayed is kept for as long as others, from its time on."""
+    if options is PLAIN and not due_ms:
+        return None
     expires_ms = 0
     if options.ttl_ms or due_ms:
         expires_ms = (due_ms or now_ms) + (options.ttl_ms or queue.settings.retention_ms)

@@ -121,6 +121,11 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
         return self.fifo or self.fair or self.group_concurrency_max > 0 or self.group_rate is not None
 
     @property
+    def takes_plain(self) -> bool:
+        """Whether messages without any options are just added: none is refused, and none may have been sent before."""
+        return not (self.fifo or self.dedup_window_ms or self.dedup_by == "required_id")
+
+    @property
     def limits_leases(self) -> bool:
         """Whether a message that is leased no longer may let another be delivered."""
         return self.concurrency_max > 0 or self.single_active

@@ -7,7 +7,7 @@ from storage.codes import QUEUE_NOT_FOUND
 from storage.dead_letters import backoff_ms, give_back
 from storage.operations import Ack, Claim, Extend, Nack, Outcome, Refused, Settled
 from storage.records import Chunk, Queue, Segment
-from storage.segments import isolate, standing
+from storage.segments import isolate
 from storage.turn import Turn
 
 NACKED = "it was nacked"
@@ -43,7 +43,6 @@ def _settle_chunk(
     held = [segment for segment in inside if segment.token and segment.token == claim.token]
     if not held:
         return list(range(first, end))
-    before = standing(chunk.segments)
     stale: list[int] = []
     position = first
     for segment in held:
@@ -51,7 +50,7 @@ def _settle_chunk(
         position = chunk_id + segment.first + segment.count
         _settle_segment(turn, queue, operation, chunk_id, chunk, segment)
     stale.extend(range(position, end))
-    turn.refile(queue, chunk_id, chunk, before)
+    turn.refile(queue, chunk_id, chunk)
     return stale
 
 

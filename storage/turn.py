@@ -111,6 +111,8 @@ class Turn:
         """Queues in which messages became ready, or a place for them among the leased ones."""
         self._queues: dict[str, Queue] = {}
         self._chunks: dict[tuple[int, int], Chunk] = {}
+        self._stood: dict[tuple[int, int], Standing] = {}
+        """How each known chunk stood when its counts, marks and timers were last put right."""
         self._changed: set[tuple[int, int]] = set()
         self._sessions: dict[int, SessionTurn] = {}
         self._groups: dict[tuple[int, str], Group] = {}
@@ -147,6 +149,7 @@ class Turn:
     def _forget_decoded(self) -> None:
         self._queues.clear()
         self._chunks.clear()
+        self._stood.clear()
         self._groups.clear()
         self._changed.clear()
 
@@ -275,6 +278,7 @@ class Turn:
             if record is None:
                 return None
             chunk = self._chunks[number, chunk_id] = records.decode_chunk(record)
+            self._stood[number, chunk_id] = standing(chunk.segments)
         return chunk
 
     def known_chunk(self, number: int, chunk_id: int) -> Chunk:
@@ -312,7 +316,8 @@ class Turn:
                 self.state.put(records.key_prefix(queue.number, extras.key) + records.u64(chunk_id), PRESENT)
             if extras.expires_ms:
                 self.set_timer(extras.expires_ms, records.TIMER_EXPIRY, records.chunk_subject(queue.number, chunk_id))
-        self.refile(queue, chunk_id, chunk, EMPTY)
+        self._stood[queue.number, chunk_id] = EMPTY
+        self.refile(queue, chunk_id, chunk)
         self.hold_entry(chunk.index)
 
     def take_out_chunk(self, queue: Queue, chunk_id: int, chunk: Chunk) -> None:
@@ -320,7 +325,7 @@ class Turn:
         if self.tails.get(queue.number) == chunk_id:
             del self.tails[queue.number]
         emptied = msgspec.structs.replace(chunk, segments=[])
-        self.refile(queue, chunk_id, emptied, standing(chunk.segments), keep_history=True)
+        self.refile(queue, chunk_id, emptied, keep_history=True)
 
     def hold_entry(self, index: int) -> None:
         """One more needs the bodies in a log entry."""
@@ -339,15 +344,14 @@ class Turn:
         else:
             self.state.put(key, records.u32(records.read_u32(living) - 1))
 
-    def refile(
-        self, queue: Queue, chunk_id: int, chunk: Chunk, before: Standing, *, keep_history: bool = False
-    ) -> None:
+    def refile(self, queue: Queue, chunk_id: int, chunk: Chunk, *, keep_history: bool = False) -> None:
         """After a change of a chunk's segments: put counts, ready mark and timers right; drop an empty chunk.
 
-        `before` is how the chunk stood before the change. The only place where these are kept.
+        The only place where these are kept.
         """
         merge(chunk.segments)
-        after = standing(chunk.segments)
+        before, after = self._stood[queue.number, chunk_id], standing(chunk.segments)
+        self._stood[queue.number, chunk_id] = after
         queue.ready += after.ready - before.ready
         if after.ready > before.ready or (after.leased < before.leased and queue.settings.limits_leases):
             self.readier.add(queue.name)
@@ -381,7 +385,7 @@ class Turn:
     def remove_dead_chunk(self, number: int, chunk_id: int) -> None:
         """Remove a chunk whose queue was purged or deleted, with its timers."""
         chunk = self.known_chunk(number, chunk_id)
-        stood = standing(chunk.segments)
+        stood = self._stood[number, chunk_id]
         for due_ms in sorted(stood.dues):
             self.state.delete(records.chunk_timer_key(due_ms, number, chunk_id))
         self._remove_chunk(number, chunk_id, chunk)
@@ -389,6 +393,7 @@ class Turn:
     def _remove_chunk(self, number: int, chunk_id: int, chunk: Chunk) -> None:
         self.state.delete(records.chunk_key(number, chunk_id))
         self._chunks.pop((number, chunk_id), None)
+        self._stood.pop((number, chunk_id), None)
         self._changed.discard((number, chunk_id))
         extras = chunk.extras
         if extras is not None:
