@@ -234,6 +234,12 @@ class Engine(Elections):
         """Why the snapshot that this replica needs could not be had, or None."""
         return self._incoming.trouble
 
+    @property
+    def has_applied_own_term(self) -> bool:
+        """Whether an entry of the present term is applied here. Until one is committed, its leader does not know all
+        that earlier ones have committed."""
+        return self._journal.term(self.applied_index) == self.term
+
     def next_wakeup(self) -> float:
         """Monotonic time in seconds at which `tick` must run even if nothing arrives."""
         if self.commit_index > self.applied_index or self._can_commit():

@@ -4,6 +4,9 @@ A replica is told now and then what is committed: a follower by its leader, a le
 that nobody else commits anything. When it has applied that much, its state was complete at the moment it was told.
 What was committed since is unknown, so the state is as stale as that moment is long ago; the time that the leader's
 word was on its way cannot be known and is not counted.
+
+A new leader has all that those before it committed, but does not know that it is before an entry of its own term is
+committed. So its word counts for nothing until such an entry is applied: `applied` is not called before.
 """
 
 from __future__ import annotations

@@ -268,7 +268,8 @@ class Replica:
             self._lead(now_s)
         elif self._leading_term:
             self._stop_leading()
-        self._freshness.applied(engine.applied_index)
+        if engine.has_applied_own_term:
+            self._freshness.applied(engine.applied_index)
         engine.replicate()
         self._due_ms = queries.next_due_ms(self._store) if engine.is_leader and not self._pulsing else None
         self._store.commit()

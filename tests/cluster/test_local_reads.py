@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 
 from cluster.freshness import Freshness
+from cluster.messages import Appended
 from cluster.wire import AskLook, ToldLook
 from storage.block import encode_block
 from storage.operations import GetQueue, PutQueue, QueueInfo, Refused, Send
@@ -25,8 +27,8 @@ def send(trio: Trio) -> None:
     trio.do(Send("q", 1), encode_block([(b"x", b"")]))
 
 
-def started() -> tuple[Trio, str, list[str]]:
-    trio = Trio()
+def started(trio: Trio | None = None) -> tuple[Trio, str, list[str]]:
+    trio = trio or Trio()
     trio.start()
     trio.run(1.0)
     trio.do(PutQueue("q", QueueSettings()))
@@ -75,6 +77,42 @@ def test_a_leader_that_is_cut_off_does_not_call_itself_fresh() -> None:
     assert after.staleness_ms is not None
     assert 3250 <= after.staleness_ms <= 3400
     assert ready(after) == 1
+
+
+class Deaf(Trio):
+    """A trio in which whoever stands in `deaf` hears no acknowledgements: as a leader it can commit nothing."""
+
+    deaf = ""
+
+    def _deliver(self) -> None:
+        self._mail = deque(mail for mail in self._mail if mail[1] != self.deaf or not isinstance(mail[2], Appended))
+        super()._deliver()
+
+
+def test_the_word_of_a_leader_that_does_not_know_yet_what_was_committed_makes_nobody_fresh() -> None:
+    trio = Deaf()
+    _, leader, (follower, other) = started(trio)
+    trio.run(0.2)
+    known = {name: trio.replicas[name].engine.commit_index for name in (follower, other)}
+    send(trio)
+    sent_s = trio.now_s
+    for name in (follower, other):
+        assert trio.replicas[name].engine.commit_index == known[name], "they have it, and do not know that it counts"
+    trio.crash(leader)
+    trio.deaf = follower
+    trio.replicas[other].engine.reluctance_s = 10.0
+    trio.run(0.5)
+    assert trio.replicas[other].engine.leader == follower
+    told = look(trio, other)
+    assert ready(told) == 0, "the new leader's own entry is not committed, nor what is before it"
+    assert told.staleness_ms is not None
+    assert trio.now_s - told.staleness_ms / 1000 <= sent_s
+    trio.deaf = ""
+    trio.run(0.5)
+    again = look(trio, other)
+    assert ready(again) == 1
+    assert again.staleness_ms is not None
+    assert again.staleness_ms <= 60
 
 
 def test_after_a_restart_without_a_leader_the_staleness_is_unknown() -> None:
