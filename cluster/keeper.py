@@ -15,7 +15,16 @@ import structlog
 from cluster.engine import ReinstalledError
 from cluster.membership import Membership
 from cluster.messages import Message
-from cluster.repair import REPLICA_DAMAGED, Note, Patient, read_note, remove_note, write_note
+from cluster.repair import (
+    REPLICA_DAMAGED,
+    Note,
+    Patient,
+    read_members,
+    read_note,
+    remove_note,
+    write_members,
+    write_note,
+)
 from cluster.replica import Replica
 from cluster.scrub import Tally
 from cluster.standing import lose
@@ -53,15 +62,18 @@ class Keeper:
         post: Callable[[str, Message], None],
         monotonic: Callable[[], float],
     ) -> None:
-        """`make(store, tally, ailing)` builds the replica. `membership` is what the node is configured with.
+        """`make(store, tally, ailing)` builds the replica. `membership` is what the node is configured with: should the
+        store not open, its members are asked, unless another has been in force since.
 
         Raises what `open_store` raises, but `DamageError` only when there are no others to get everything from.
         """
-        self._name, self._membership, self._directory = name, membership, directory
+        self._name, self._directory = name, directory
+        self._remembered = read_members(directory)
+        self._membership = self._remembered or membership
         self._open_store, self._make, self._post, self._monotonic = open_store, make, post, monotonic
         self.tally = Tally()
         self.store: LmdbStore | None = None
-        self._note = read_note(directory, membership)
+        self._note = read_note(directory)
         self._was_lost = False
         self._doubted_s: float | None = None
         self._suspicion: DamageError | BadChecksumError | None = None
@@ -87,14 +99,14 @@ class Keeper:
     def _stand_in(self, error: DamageError) -> Patient:
         """What asks for the repair of a store that serves no replica. Raises `error` when there is nobody to ask."""
         note = self._notice(str(error))
-        if note.membership.voters.keys() == {self._name}:
+        if self._membership.voters.keys() == {self._name}:
             raise error
-        return Patient(self._name, note.cause, note.membership, self.tally, post=self._post, monotonic=self._monotonic)
+        return Patient(self._name, note.cause, self._membership, self.tally, post=self._post, monotonic=self._monotonic)
 
     def _notice(self, cause: str) -> Note:
         """The store is damaged: remember it before anything is done about it."""
         if self._note is None:
-            self._note = Note(cause, self._membership)
+            self._note = Note(cause)
             write_note(self._directory, self._note)
             self.tally.damages += 1
             _log.critical("the store is damaged", cause=cause, remedy="it is set aside when the others can spare it")
@@ -130,7 +142,23 @@ class Keeper:
             self._was_lost = False
             self.tally.repairs += 1
             _log.warning("the replica is repaired", applied_index=replica.engine.applied_index)
-        self._membership = replica.engine.membership
+        if replica.engine.counts and self._membership is not replica.engine.membership:
+            self._remember(replica.engine.membership)
+
+    def _remember(self, membership: Membership) -> None:
+        """Another membership is in force, by the word of a replica that has not forgotten any."""
+        self._membership = membership
+        if membership == self._remembered:
+            return
+        self._remembered = membership
+        try:
+            write_members(self._directory, membership)
+        except OSError as error:
+            _log.error(
+                "the members could not be remembered beside the store",
+                cause=error.strerror,
+                remedy="make room; should the store be damaged now, this node asks those it knew before",
+            )
 
     def _doubt(self, error: BadChecksumError) -> None:
         """A message is not what its sender sent. The entry was right when it was first read: read everything anew.

@@ -23,7 +23,9 @@ one bad bit nobody knows what else is bad.
 A store that cannot even be opened, or that fails an ailing replica again, is no replica's: a `Patient` stands in, which
 is silent but for its question. An error of the disk itself is nothing to be repaired here: the process ends.
 
-    ailing.json = the cause, from when damage is found until the store is set aside
+    ailing.json  = the cause, from when damage is found until the store is set aside
+    members.json = the membership in force, for when the store cannot be read: the configuration may be older, and a
+                   node that joined was founded under another identity, under which nobody would let it in
 """
 
 from __future__ import annotations
@@ -52,39 +54,56 @@ REPLICA_DAMAGED = "replica_damaged"
 """Refusal of local reads by a replica that does not trust its own store."""
 
 _NOTE = "ailing.json"
+_MEMBERS = "members.json"
 
 
 class Note(msgspec.Struct, frozen=True):
     """What is remembered about a damaged store, beside it."""
 
     cause: str
-    membership: Membership
 
 
-def read_note(directory: Path, membership: Membership) -> Note | None:
-    """What was noted about the store in `directory`. `membership` is taken for a note that is damaged, too."""
+def read_note(directory: Path) -> Note | None:
+    """What was noted about the store in `directory`."""
     try:
         return msgspec.json.decode((directory / _NOTE).read_bytes(), type=Note)
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:
-        return Note(f"{_NOTE} is damaged: {error}", membership)
+        return Note(f"{_NOTE} is damaged: {error}")
 
 
 def write_note(directory: Path, note: Note) -> None:
-    """Remember, through crashes too, that the store in `directory` is damaged."""
-    temporary = directory / f"{_NOTE}.new"
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.encode(note))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / _NOTE)
-    sync_directory(directory)
+    """Remember, through crashes too, that the store in `directory` is damaged. Raises `OSError`."""
+    _write(directory, _NOTE, msgspec.json.encode(note))
 
 
 def remove_note(directory: Path) -> None:
     """The damaged store is no more."""
     (directory / _NOTE).unlink(missing_ok=True)
+    sync_directory(directory)
+
+
+def read_members(directory: Path) -> Membership | None:
+    """The membership that was in force here when the store could last be read, if it is known."""
+    try:
+        return msgspec.json.decode((directory / _MEMBERS).read_bytes(), type=Membership)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def write_members(directory: Path, membership: Membership) -> None:
+    """Remember whom to ask should the store not open one day. Raises `OSError`."""
+    _write(directory, _MEMBERS, msgspec.json.encode(membership))
+
+
+def _write(directory: Path, name: str, data: bytes) -> None:
+    temporary = directory / f"{name}.new"
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(directory / name)
     sync_directory(directory)
 
 

@@ -16,7 +16,7 @@ from cluster.messages import Ailing, Message, Spared
 from cluster.repair import ROUND_S, Note, Patient, Repair, read_note
 from cluster.replica import Replica
 from cluster.scrub import ScrubSettings
-from cluster.wire import AskLook
+from cluster.wire import AskChange, AskLook
 from storage.block import BadChecksumError, encode_block
 from storage.lmdb_store import LmdbStore
 from storage.operations import GetQueue, PutQueue, QueueInfo, Receive, Received, Refused, Send, encode_item
@@ -27,7 +27,7 @@ from tests.cluster.trio import Trio
 from tests.cluster.ward import Ward
 from tests.storage.harness import quick_directory
 
-NOTE = msgspec.json.encode(Note("it was damaged", configured("abc")))
+NOTE = msgspec.json.encode(Note("it was damaged"))
 MARK = b"a body that is found nowhere else"
 
 
@@ -115,7 +115,7 @@ def test_a_damaged_replica_is_found_and_repaired(ward: Ward, leads: bool, damage
     ward.run_until(lambda: is_well(ward))
     assert damages(ward) == {name: (1, 1) if name == wrong else (0, 0) for name in ward.names}
     assert (ward.path(wrong) / "damaged.mdb").exists()
-    assert read_note(ward.path(wrong), configured("abc")) is None
+    assert read_note(ward.path(wrong)) is None
     check_nothing_is_lost(ward)
     ward.scrub_now()
     assert damages(ward)[wrong] == (1, 1), "it is sound now"
@@ -417,7 +417,7 @@ def test_what_opens_a_store_that_fails_for_another_reason_is_not_repaired(tmp_pa
             post=lambda node, message: None,
             monotonic=lambda: 0.0,
         )
-    assert read_note(tmp_path, configured("abc")) is None
+    assert read_note(tmp_path) is None
 
 
 def test_who_spares_another_is_sound_and_holds_all_that_the_other_had_committed() -> None:
@@ -495,3 +495,25 @@ def test_only_answers_of_the_present_round_count() -> None:
     repair.heard("b", Spared(1, 2))
     assert repair.is_spared
     assert [message.round for message in asked if isinstance(message, Ailing)] == [1, 2]
+
+
+@pytest.mark.parametrize("finds_it", ["before anything", "set aside"])
+def test_whom_to_ask_is_known_even_if_the_store_cannot_be_opened(ward: Ward, finds_it: str) -> None:
+    """The configuration may be older than the record, and a node that joined was founded under another identity."""
+    wrong = follower(ward)
+    ward.replicas[ward.leader].change("gateway", AskChange(1, "add", "d", "d:1"))
+    record = configured({"a": "", "b": "", "c": ""}).with_learner("d", "d:1")
+    ward.run_until(lambda: ward.replicas[wrong].engine.memberships.applied == record)
+    ward.stop(wrong)
+    path = ward.path(wrong)
+    (path / "data.mdb").write_bytes((path / "data.mdb").read_bytes()[:-8192])
+    if finds_it == "set aside":
+        ward.start(wrong)
+        ward.run_until(lambda: (path / "damaged.mdb").exists())
+        ward.stop(wrong)
+        (path / "data.mdb").write_bytes(b"nonsense" * 10_000)
+    ward.start(wrong)
+    patient = ward.replicas[wrong]
+    assert isinstance(patient, Patient)
+    assert patient.engine.membership == record
+    ward.run_until(lambda: is_well(ward))
