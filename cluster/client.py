@@ -33,6 +33,7 @@ from cluster.wire import (
     OPERATIONS,
     OUTCOMES,
     REFUSED,
+    REMOVED,
     REPORT,
     TOLD,
     VERSION,
@@ -398,7 +399,7 @@ class Client:
 
         def on_frame(connection: Connection, kind: int, payload: memoryview) -> None:
             nonlocal refused
-            if kind == REFUSED:
+            if kind in (REFUSED, REMOVED):
                 refused = bytes(payload).decode(errors="replace")
             elif kind == HELLO:
                 connection.introduce(hello_decoder.decode(payload))

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.client import Client, ClusterTrouble
 from cluster.membership import ChangeRefusedError
 from cluster.wire import (
     ASK,
     HELLO,
+    REFUSED,
+    REMOVED,
     REPORT,
     TOLD,
     VERSION,
@@ -38,6 +41,7 @@ class Member:
         self.hellos: list[Hello] = []
         self.asked: list[AskChange] = []
         self.answers = True
+        self.refuses: tuple[int, str] | None = None
         self.told = ToldChange(0)
         self.report = Report(name, None, 0, 1, 1, False, True, None, "c")
         self.changed = asyncio.Condition()
@@ -56,6 +60,10 @@ class Member:
     def on_frame(self, connection: Connection, kind: int, payload: memoryview) -> None:
         if kind == HELLO:
             self.hellos.append(hello_decoder.decode(payload))
+            if self.refuses is not None:
+                connection.refuse(self.refuses[1], self.refuses[0])
+                self.notify()
+                return
             connection.introduce(self.hellos[-1])
             connection.send(HELLO, msgspec.json.encode(Hello(VERSION, "c", 0, "replica", self.name, True)))
             self.gateways.append(connection)
@@ -191,3 +199,17 @@ async def test_a_removed_node_does_nothing_for_anybody(members: list[Member], cl
     with pytest.raises(ClusterTrouble, match="n1 was removed from the cluster") as trouble:
         await client.submit(PurgeQueue("q"), timeout_ms=5000)
     assert trouble.value.outcome == "not_done"
+
+
+@pytest.mark.parametrize("kind", [REFUSED, REMOVED])
+async def test_a_gateway_that_is_refused_says_why_and_dials_more_and_more_seldom(
+    members: list[Member], client: Client, kind: int
+) -> None:
+    """What is no trouble is dialled again at once, and twenty handshakes a second are a burden to the members."""
+    one, two, *_ = members
+    two.refuses = (kind, "n1 is not welcome here")
+    with capture_logs() as logs:
+        one.say(one, two)
+        await two.until(lambda: len(two.hellos) > 1)
+    told = [(line["peer"], line["cause"]) for line in logs if line["event"] == "cannot reach shard"]
+    assert told == [("n2", "n1 is not welcome here")]
