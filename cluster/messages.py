@@ -38,7 +38,7 @@ class Appended(msgspec.Struct, array_like=True, frozen=True, tag=2):
 
     ok: every entry up to `match_index` is durable here and the same as the leader's.
     not ok: the entry before was another one; the leader may go on at `next_index`.
-    counts: this replica's word may count towards a majority (see `cluster.engine`, on unborn replicas).
+    counts: this replica's word may count towards a majority (see `cluster.standing`).
     wall_ms, clock_ms: its wall clock, and the cluster time it has come to (0: unknown).
     """
 

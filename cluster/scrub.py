@@ -313,9 +313,3 @@ class Scrub:
     def stop_leading(self) -> None:
         """Whether what was proposed will be applied is not known."""
         self._awaited_index, self._is_asked = 0, False
-
-    def close(self) -> None:
-        """End what is being read."""
-        for sweep in (self._sweep, self._check):
-            if sweep is not None:
-                sweep.close()
