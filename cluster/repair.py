@@ -6,7 +6,8 @@ over. It goes on to follow, to vote and to acknowledge as long as its store lets
 which has a checksum for every entry, and others may need it for a majority.
 
 It asks all others, round by round, whether they can spare it. A replica says so when it is not ailing itself, its word
-counts, it knows a leader, and it holds all that the ailing one had committed. When a majority of the voters, itself not
+counts, it knows a leader, has applied an entry of its term (so that its journal is the leader's as far as it goes), and
+it holds all that the ailing one had committed. When a majority of the voters, itself not
 counted, has said so in one round, it sets its store aside and is *lost* (`cluster.standing`): like a wiped replica it
 neither votes nor counts until a leader vouches for it, and gets everything from its peers.
 

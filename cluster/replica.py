@@ -512,7 +512,8 @@ class Replica:
         self._hear_of(node, message.cause)
         engine = self.engine
         is_sound = self._repair is None and engine.counts and engine.leader is not None
-        if is_sound and engine.durable_index >= message.index:
+        # Before an entry of the present term is here, the end of this journal may be one that nobody committed.
+        if is_sound and engine.has_applied_own_term and engine.durable_index >= message.index:
             self._post(node, Spared(engine.term, message.round))
 
     def _hear_of(self, node: str, cause: str | None) -> None:

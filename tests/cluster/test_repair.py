@@ -12,7 +12,7 @@ import pytest
 from cluster import scrub
 from cluster.keeper import Keeper
 from cluster.membership import configured
-from cluster.messages import Ailing, Message, Spared
+from cluster.messages import Ailing, Append, Message, Spared
 from cluster.repair import ROUND_S, Note, Patient, Repair, read_note
 from cluster.replica import Replica
 from cluster.scrub import ScrubSettings
@@ -447,6 +447,32 @@ def test_who_spares_another_is_sound_and_holds_all_that_the_other_had_committed(
     replica.disconnected(trio.names[2])
     replica.tick()
     assert not is_spared(0), "without a leader it does not know what is committed"
+
+
+def test_entries_that_another_leader_never_committed_are_not_taken_for_those_that_are() -> None:
+    """An old leader's tail is long enough, but other than what the ailing replica had committed."""
+    trio = Trio()
+    trio.start()
+    trio.run(1.0)
+    old = trio.leader
+    for number in range(3):
+        trio.do(PutQueue(f"q{number}", QueueSettings()))
+    trio.block(old)
+    for number in range(3):
+        trio.replicas[old].request("gateway", memoryview(encode_item(8, number + 1, PutQueue("r", QueueSettings()))))
+        trio.run(0.02)
+    trio.run(3.0)
+    (ailing,) = {name for name in trio.names if name not in (old, trio.leader)}
+    new, behind = trio.replicas[trio.leader].engine, trio.replicas[old]
+    index = trio.replicas[ailing].engine.commit_index
+    assert behind.engine.last_index >= index, "of other entries"
+    told: list[Message] = []
+    behind._post = lambda node, message: told.append(message)
+    behind.deliver(trio.leader, Append(new.term, new.last_index, new.term, [], new.commit_index, 0, 0.0))
+    behind.deliver(ailing, Ailing(new.term, 1, index, "damaged"))
+    behind.tick()
+    assert behind.engine.leader == trio.leader
+    assert not any(isinstance(message, Spared) for message in told)
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
