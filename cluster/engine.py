@@ -234,10 +234,10 @@ class Engine(Elections):
         """Why the snapshot that this replica needs could not be had, or None."""
         return self._incoming.trouble
 
-    @property
     def has_applied_own_term(self) -> bool:
         """Whether an entry of the present term is applied here. Until one is committed, its leader does not know all
         that earlier ones have committed."""
+        # Not a property: the library reads every attribute while it is built, when nothing is applied yet.
         return self._journal.term(self.applied_index) == self.term
 
     def next_wakeup(self) -> float:

@@ -268,7 +268,7 @@ class Replica:
             self._lead(now_s)
         elif self._leading_term:
             self._stop_leading()
-        if engine.has_applied_own_term:
+        if engine.has_applied_own_term():
             self._freshness.applied(engine.applied_index)
         engine.replicate()
         self._due_ms = queries.next_due_ms(self._store) if engine.is_leader and not self._pulsing else None
@@ -513,7 +513,7 @@ class Replica:
         engine = self.engine
         is_sound = self._repair is None and engine.counts and engine.leader is not None
         # Before an entry of the present term is here, the end of this journal may be one that nobody committed.
-        if is_sound and engine.has_applied_own_term and engine.durable_index >= message.index:
+        if is_sound and engine.has_applied_own_term() and engine.durable_index >= message.index:
             self._post(node, Spared(engine.term, message.round))
 
     def _hear_of(self, node: str, cause: str | None) -> None:
