@@ -532,14 +532,14 @@ class Engine(Elections):
 
     def _replicate(self, name: str, follower: Follower, now_s: float) -> None:
         tuning = self._tuning
+        if follower.is_stalled(now_s, tuning.resend_s):
+            follower.resend()  # perhaps to what is compacted by now
         if follower.next_index <= self._journal.first_index:
             for piece in self._outgoing.pieces(name, self.term, self._durable_applied_index, now_s):
                 self._send(name, piece)
             if follower.heartbeat_due:
                 self._send_append(name, follower, 0, [], now_s)
             return
-        if follower.is_stalled(now_s, tuning.resend_s):
-            follower.resend()
         next_index = follower.next_index
         while next_index <= self.last_index and follower.has_room(tuning.window_messages, tuning.window_bytes):
             entries: list[tuple[int, bytes]] = []

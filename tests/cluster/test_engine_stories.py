@@ -327,6 +327,18 @@ def test_a_snapshot_is_begun_again_on_a_new_connection() -> None:
     world.run_until(lambda: world.engine(behind).applied_index == world.engine(leader).applied_index)
 
 
+def test_what_would_be_sent_again_may_be_compacted_by_then() -> None:
+    world, leader, (mute, _other) = grown(tuning=Tuning(journal_keep_entries=5, cache_bytes=100))
+    world.block(mute, leader)
+    for label in range(100, 150):
+        commit(world, leader, label)
+    world.run(world.tuning.resend_s + 1.0)
+    world.unblock(mute, leader)
+    world.run_until(lambda: world.engine(mute).applied_index == world.engine(leader).applied_index)
+    world.run(0.2)
+    world.check_all_caught_up()
+
+
 def test_a_copy_is_dropped_when_nobody_takes_it_any_more() -> None:
     world, leader, (behind, _other) = grown(tuning=SHORT)
     world.crash(behind)
