@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.options import OptionsIn
+from api.options import Hold, OptionsIn, Priority, told_about
 from api.problem import invalid
 from api.properties import TYPE, TYPE_CHARACTERS_MAX, Properties, Told, decode_properties, encode_properties
+from api.request import Wish
+from api.times import timestamp
 from storage.block import Part
 from storage.limits import PROPERTIES_BYTES_MAX
-from storage.operations import Claim, Settled
+from storage.operations import Claim, Listed, Settled
 
 ATTRIBUTES_MAX = 64
 """Attributes of one message: they are labels, not a second body."""
@@ -52,6 +54,33 @@ class PackedMessageIn(OptionsIn):
     attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
+class _Change(Wish):
+    delay_ms: Hold | msgspec.UnsetType = msgspec.UNSET
+    at: str | msgspec.UnsetType = msgspec.UNSET
+    ttl_ms: Hold | msgspec.UnsetType = msgspec.UNSET
+    priority: Priority | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChangeIn(_Change):
+    """What shall be otherwise. `at` is an RFC 3339 time, instead of `delay_ms`; `attributes` take the place of all
+    that there are."""
+
+    attributes: dict[str, str | int | float | bool] | msgspec.UnsetType = msgspec.UNSET
+    attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+    def members(self) -> int:
+        """Those given, and those of the attributes and their types."""
+        given = [value for name in self.__struct_fields__ if (value := getattr(self, name)) is not msgspec.UNSET]
+        return len(given) + sum([len(value) for value in given if isinstance(value, dict)])
+
+
+class PackedChangeIn(_Change):
+    """What shall be otherwise, in msgpack: attributes may be bytes."""
+
+    attributes: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
 def encode_message(message: MessageIn | PackedMessageIn, field: str) -> tuple[bytes, bytes]:
     """Body and properties to keep. Raises `Problem`."""
     body = message.body
@@ -60,24 +89,27 @@ def encode_message(message: MessageIn | PackedMessageIn, field: str) -> tuple[by
             raise invalid(f"{field}.body", "there is a body_base64 as well", "Give one of them.")
         body = message.body_base64
     if type(body) is str:
-        return body.encode(), _encode_properties(False, message, field)
+        return body.encode(), encode_attributes(Properties(), message, field)
     if type(body) is bytes:
-        return body, _encode_properties(True, message, field)
+        return body, encode_attributes(Properties(True), message, field)
     if body is msgspec.UNSET:
         raise invalid(f"{field}.body", "a message needs a body", "Give body, or body_base64.")
     raise invalid(f"{field}.body", "a body is text or bytes", "Send it as str or bin.")
 
 
-def _encode_properties(binary: bool, message: MessageIn | PackedMessageIn, field: str) -> bytes:
-    attributes: dict[str, Any] = {} if message.attributes is msgspec.UNSET else message.attributes
+def encode_attributes(
+    properties: Properties, wish: MessageIn | PackedMessageIn | ChangeIn | PackedChangeIn, field: str
+) -> bytes:
+    """The properties with a wish's attributes instead of their own. Raises `Problem`."""
+    attributes: dict[str, Any] = {} if wish.attributes is msgspec.UNSET else wish.attributes
     types: dict[str, Told] = {}
     if attributes:
         _check_attributes(attributes, field)
-    if message.attribute_types is not msgspec.UNSET:
-        for name, kind in message.attribute_types.items():
+    if wish.attribute_types is not msgspec.UNSET:
+        for name, kind in wish.attribute_types.items():
             attributes[name] = _typed(attributes.get(name), kind, f"{field}.attribute_types.{name}")
             types[name] = Told(kind)
-    kept = encode_properties(Properties(binary, attributes, types))
+    kept = encode_properties(Properties(properties.binary, attributes, types, properties.system))
     if len(kept) > PROPERTIES_BYTES_MAX:
         detail = f"attributes take {len(kept)} bytes, at most {PROPERTIES_BYTES_MAX} are allowed"
         raise invalid(f"{field}.attributes", detail, "Put large values into the body.", PROPERTIES_BYTES_MAX, 413)
@@ -133,6 +165,24 @@ def decode_part(part: Part, *, raw: bool) -> dict[str, Any]:
     types = {name: "Binary" for name, value in attributes.items() if type(value) is bytes}
     types |= {name: each.type for name, each in properties.types.items()}
     return told | {"attribute_types": types} if types else told
+
+
+def listed_message(listed: Listed, part: Part, *, raw: bool) -> dict[str, Any]:
+    """A message as it stands, for who looks at it without leasing it."""
+    told = {
+        "message_id": listed.message_id,
+        "state": listed.state,
+        "attempts": listed.attempts,
+        "due": timestamp(listed.due_ms) if listed.due_ms else None,
+        **decode_part(part, raw=raw),
+        "timestamp": timestamp(listed.sent_ms),
+        **told_about(listed.about),
+    }
+    if listed.last_ms:
+        told["last_delivered"] = timestamp(listed.last_ms)
+    if listed.consumer:
+        told["consumer"] = listed.consumer
+    return told
 
 
 def receipt(message_id: int, token: int) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from api.examples import EXAMPLES, Example
 from api.properties import TYPE, TYPE_CHARACTERS_MAX
 from api.request import answer_json
-from api.rest import APPLIED_INDEX, STALENESS_MS
-from storage.limits import BATCH_MESSAGES_MAX, HOLD_MS_MAX, PRIORITY_MAX
+from api.rest import APPLIED_INDEX, MESSAGE_ID_MAX, STALENESS_MS
+from storage.history import EVENTS
+from storage.limits import BATCH_MESSAGES_MAX, HOLD_MS_MAX, KEY_BYTES_MAX, PRIORITY_MAX
 from storage.settings import LIMITS, QueueSettings
 
 _TEXT = {"type": "string"}
@@ -46,9 +49,7 @@ _NAMES = {
 }
 _OPTIONS = {"delay_ms": _MILLISECONDS, "at": _TIME, "ttl_ms": _MILLISECONDS | {"minimum": 1}, **_NAMES}
 _ABOUT = {"expires": _TIME, "first_delivered": _TIME, "dead": {"type": "object"}, **_NAMES}
-_CONTENT = {
-    "body": _TEXT,
-    "body_base64": _TEXT,
+_CONTENT_BESIDE_BODY = {
     "attributes": {
         "type": "object",
         "description": "Text, numbers, true and false; bytes as base64 (in msgpack: bin).",
@@ -59,6 +60,7 @@ _CONTENT = {
         "additionalProperties": {"type": "string", "pattern": f"^{TYPE.pattern}$", "maxLength": TYPE_CHARACTERS_MAX},
     },
 }
+_CONTENT = {"body": _TEXT, "body_base64": _TEXT, **_CONTENT_BESIDE_BODY}
 
 
 def _settings() -> dict[str, Any]:
@@ -139,20 +141,57 @@ SCHEMAS: dict[str, Any] = {
             )
         ),
     ),
-    "Page": _object(
-        ["messages"],
-        messages=_list(
+    "Listed": _object(
+        ["message_id", "state", "attempts", "due", "attributes", "timestamp"],
+        message_id=_ID,
+        state={"enum": ["ready", "leased", "delayed", "dead"]},
+        attempts=_COUNT,
+        due={"type": ["string", "null"], "format": "date-time"},
+        timestamp=_TIME,
+        last_delivered=_TIME,
+        consumer={**_TEXT, "description": "To whom it was last delivered."},
+        **_CONTENT,
+        **_ABOUT,
+    ),
+    "Page": _object(["messages"], messages=_list(_ref("Listed"))),
+    "Change": {
+        **_closed(
+            **_CONTENT_BESIDE_BODY,
+            delay_ms=_MILLISECONDS,
+            at=_TIME,
+            ttl_ms=_MILLISECONDS,
+            priority=_NAMES["priority"],
+        ),
+        "description": "What shall be otherwise. attributes take the place of all there are; ttl_ms counts from when "
+        "the message is due, 0 is as long as the queue says.",
+        "minProperties": 1,
+        "not": {"required": ["delay_ms", "at"]},
+    },
+    "History": _object(
+        ["message_id", "timestamp", "here", "events", "forgotten"],
+        message_id=_ID,
+        timestamp=_TIME,
+        here={"type": "boolean", "description": "Whether the message still is in the queue."},
+        events=_list(
             _object(
-                ["message_id", "state", "attempts", "due", "attributes", "timestamp"],
-                message_id=_ID,
-                state={"enum": ["ready", "leased", "delayed", "dead"]},
-                attempts=_COUNT,
-                due={"type": ["string", "null"], "format": "date-time"},
+                ["timestamp", "event"],
                 timestamp=_TIME,
-                **_CONTENT,
-                **_ABOUT,
+                event={"enum": list(EVENTS)},
+                consumer=_TEXT,
+                queue={**_TEXT, "description": "Where it moved to, or came from."},
+                reason=_TEXT,
             )
         ),
+        forgotten={**_COUNT, "description": "Older events of the message and its neighbours that are kept no more."},
+    ),
+    "Reasons": _object(
+        ["message_id", "state", "reasons"],
+        message_id=_ID,
+        state={"enum": ["ready", "leased", "delayed", "dead"]},
+        reasons={
+            **_list(_object(["code"], code=_TEXT, until=_TIME, detail=_TEXT)),
+            "description": "All that keeps it from being delivered now; none: it is next in its turn.",
+        },
     ),
     "Cluster": _object(
         ["node", "nodes", "shards"],
@@ -225,6 +264,12 @@ _QUEUE = {
     "required": True,
     "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,80}(\.fifo)?$"},
 }
+_MESSAGE_ID = {
+    "name": "message_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1, "maximum": MESSAGE_ID_MAX},
+}
 _MEMBER = {
     "name": "member",
     "in": "path",
@@ -237,8 +282,12 @@ _KEY = {
     "description": "Repeat a request under its key as often as you like, on any node: it takes effect once.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
-
-
+_FIND_KEY = {
+    "name": "key",
+    "in": "query",
+    "description": "Only messages that were sent with this key.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX},
+}
 _CONSISTENCY = {
     "name": "consistency",
     "in": "query",
@@ -284,7 +333,47 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
         "Browse without leasing",
         None,
         {200: "Page"},
-        [_QUEUE, *_query("after", "limit"), _CONSISTENCY],
+        [_QUEUE, _FIND_KEY, *_query("after", "limit"), _CONSISTENCY],
+    ),
+    (
+        "get",
+        "/v1/queues/{queue}/messages/{message_id}",
+        "One message, whatever its state",
+        None,
+        {200: "Listed"},
+        [_QUEUE, _MESSAGE_ID, _CONSISTENCY],
+    ),
+    (
+        "patch",
+        "/v1/queues/{queue}/messages/{message_id}",
+        "Change a message that nobody holds",
+        "Change",
+        {204: None},
+        [_QUEUE, _MESSAGE_ID, _KEY],
+    ),
+    (
+        "delete",
+        "/v1/queues/{queue}/messages/{message_id}",
+        "Forget a message, whatever its state",
+        None,
+        {204: None},
+        [_QUEUE, _MESSAGE_ID, _KEY],
+    ),
+    (
+        "get",
+        "/v1/queues/{queue}/messages/{message_id}/history",
+        "What happened to a message",
+        None,
+        {200: "History"},
+        [_QUEUE, _MESSAGE_ID, _CONSISTENCY],
+    ),
+    (
+        "get",
+        "/v1/queues/{queue}/messages/{message_id}/why",
+        "Why a message is not being delivered now",
+        None,
+        {200: "Reasons"},
+        [_QUEUE, _MESSAGE_ID, _CONSISTENCY],
     ),
     ("post", "/v1/queues/{queue}/receive", "Lease messages", "Receive", {200: "Received"}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/ack", "Messages are done", "Ack", {200: "Results"}, [_QUEUE, _KEY]),
@@ -307,25 +396,44 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
 )
 
 
-def _content(name: str) -> dict[str, Any]:
-    return {kind: {"schema": _ref(name)} for kind in ("application/json", "application/msgpack")}
+def template(path: str) -> str:
+    """The path as it is described: with names in place of what is in it. What is not described stays as it is."""
+    path = path.partition("?")[0]
+    described = {path for _, path, *_ in OPERATIONS}
+    fitting = [each for each in described if re.fullmatch(re.sub(r"\\{.*?\\}", "[^/]+", re.escape(each)), path)]
+    return min(fitting, key=lambda each: each.count("{"), default=path)
+
+
+def _content(name: str, examples: list[Any]) -> dict[str, Any]:
+    shown = {str(number): {"value": value} for number, value in enumerate(examples, 1)}
+    return {
+        "application/json": {"schema": _ref(name), **({"examples": shown} if shown else {})},
+        "application/msgpack": {"schema": _ref(name)},
+    }
 
 
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
     paths: dict[str, Any] = {}
     problem = {"description": "Refused", "content": {"application/problem+json": {"schema": _ref("Problem")}}}
+    examples: dict[tuple[str, str], list[Example]] = {}
+    for example in EXAMPLES:
+        examples.setdefault((example.method, template(example.path)), []).append(example)
     for method, path, summary, wanted, answers, parameters in OPERATIONS:
-        responses: dict[str, Any] = {
-            str(status): {"description": summary, **({"content": _content(name)} if name else {})}
-            for status, name in answers.items()
-        }
+        shown = examples.get((method, path), [])
+        responses: dict[str, Any] = {}
+        for status, name in answers.items():
+            responses[str(status)] = {"description": summary}
+            if name:
+                told = [example.answer for example in shown if example.status == status and example.answer is not None]
+                responses[str(status)]["content"] = _content(name, told)
         responses["default"] = problem
         if _CONSISTENCY in parameters:
             responses["200"]["headers"] = _STALENESS
         operation: dict[str, Any] = {"summary": summary, "parameters": parameters, "responses": responses}
         if wanted is not None:
-            operation["requestBody"] = {"content": _content(wanted)}
+            asked = [example.body for example in shown if example.body is not None]
+            operation["requestBody"] = {"content": _content(wanted, asked)}
         paths.setdefault(path, {})[method] = operation
     return {
         "openapi": "3.1.0",

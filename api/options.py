@@ -61,9 +61,14 @@ def read_runs(messages: Iterable[OptionsIn], fields: Iterable[str]) -> list[Run]
     return [] if len(runs) == 1 and runs[0].options == _PLAIN else runs
 
 
-def _options(message: OptionsIn, field: str) -> Options:
-    if message.delay_ms is not msgspec.UNSET and message.at is not msgspec.UNSET:
+def refuse_two_times(delay_ms: int | msgspec.UnsetType, at: str | msgspec.UnsetType, field: str) -> None:
+    """Raises `Problem` where there is both a delay and a time."""
+    if delay_ms is not msgspec.UNSET and at is not msgspec.UNSET:
         raise invalid(f"{field}.at", "there is a delay_ms as well", "Give one of them.")
+
+
+def _options(message: OptionsIn, field: str) -> Options:
+    refuse_two_times(message.delay_ms, message.at, field)
     given: dict[str, Any] = {
         name: value
         for name, value in zip(OptionsIn.__struct_fields__, _given(message), strict=True)

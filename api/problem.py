@@ -82,32 +82,43 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
     ),
     codes.CONSUMER_REQUIRED: (400, "A single-active queue must know its consumers", "Name the consumer."),
     codes.MESSAGE_NOT_FOUND: (404, "There is no such message", "It was acked, has expired, or was never there."),
-    codes.MESSAGE_LEASED: (409, "The message is leased", "Wait until it is nacked or its lease ends."),
-    codes.STALE_RECEIPT: (409, "A receipt is stale: nothing was done", "Receive the message again."),
+    codes.MESSAGE_LEASED: (
+        409,
+        "The message is leased",
+        "Wait until it is nacked or its lease ends: GET …/why says when, and who holds it.",
+    ),
+    codes.STALE_RECEIPT: (409, "A receipt is stale: nothing was done", "Leave it out, and receive the message again."),
     REPLICA_DAMAGED: (503, "This node's replica is damaged", "Ask another node; this one repairs itself if it can."),
     STORE_FULL: (507, "There is no room for more messages", "Receive and ack messages, or give the nodes more disk."),
 }
 """How each refusal of the rules is told over HTTP."""
 
 
-def refused(refusal: Refused) -> Problem:
-    """The problem that a refusal is."""
+BATCH_PLACE = "$.messages[{position}]"
+"""Where a message of a batch stands in a request."""
+
+
+def refused(refusal: Refused, place: str = BATCH_PLACE) -> Problem:
+    """The problem that a refusal is. `place` is where the message at fault stands in the request."""
     status, title, remedy = REFUSALS[refusal.code]
     more: dict[str, Any] = {"remedy": remedy}
-    detail = title + "."
+    detail, where = title + ".", place.format(position=refusal.position)
     if refusal.limit:
         more["limit"] = refusal.limit
     match refusal.code:
         case codes.BODY_TOO_LARGE:
-            more["field"] = f"$.messages[{refusal.position}].body"
+            more["field"] = f"{where}.body"
             detail = f"{more['field']}: the queue takes bodies of at most {refusal.limit} bytes."
         case codes.QUEUE_FULL:
             detail = f"{title}: its {refusal.detail} is {refusal.limit}."
         case codes.SETTING_FIXED:
             more["field"] = f"$.{refusal.detail}"
-        case codes.GROUP_REQUIRED | codes.PRIORITY_NOT_ALLOWED:
-            name = "group" if refusal.code == codes.GROUP_REQUIRED else "priority"
-            more["field"] = f"$.messages[{refusal.position}].{name}"
+        case codes.GROUP_REQUIRED:
+            more["field"] = f"{where}.group"
+        case codes.PRIORITY_NOT_ALLOWED:
+            more["field"] = f"{where}.priority"
+        case codes.DEDUP_ID_REQUIRED:
+            more["field"] = f"{where}.dedup_id"
     return Problem(status, refusal.code.replace("_", "-"), title, detail, **more)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -16,12 +17,13 @@ from api.messages import (
     PackedMessageIn,
     decode_part,
     encode_message,
+    listed_message,
     not_held,
     read_receipts,
     receipt,
 )
 from api.options import Hold, check_text, read_runs, told_about
-from api.problem import SERVER, invalid, refused
+from api.problem import BATCH_PLACE, SERVER, Problem, invalid, refused
 from api.request import (
     SETTINGS,
     Wish,
@@ -38,7 +40,7 @@ from api.request import (
 from api.times import timestamp
 from cluster.client import Client, Reply
 from storage.block import encode_block, parts
-from storage.limits import BATCH_MESSAGES_MAX, CONSUMER_BYTES_MAX, OPERATION_BYTES_MAX, REASON_BYTES_MAX
+from storage.limits import BATCH_MESSAGES_MAX, CONSUMER_BYTES_MAX, KEY_BYTES_MAX, OPERATION_BYTES_MAX, REASON_BYTES_MAX
 from storage.operations import (
     Ack,
     Browse,
@@ -46,6 +48,7 @@ from storage.operations import (
     DeleteQueue,
     Delivery,
     Extend,
+    FindMessages,
     GetQueue,
     Keyed,
     ListQueues,
@@ -62,6 +65,7 @@ from storage.operations import (
     Receive,
     Received,
     Refused,
+    Run,
     Send,
     Sent,
     SentRun,
@@ -73,7 +77,7 @@ APPLIED_INDEX, STALENESS_MS = "Trimaran-Applied-Index", "Trimaran-Staleness-Ms"
 """Headers of a local read: up to where the answering replica has applied the log, and how stale that may be."""
 
 CLIENT = web.AppKey("client", Client)
-_ENVELOPE_BYTES = 1024
+ENVELOPE_BYTES = 1024
 """What an operation may take beside its block: names, digests, headers."""
 WAIT_MS_MAX = 20_000
 """Long polls end before proxies end them."""
@@ -135,9 +139,15 @@ class ExtendIn(Wish):
 
 
 async def submit(
-    request: web.Request, operation: Operation, block: bytes = b"", *, keyed: bool = True, part: int = 0
+    request: web.Request,
+    operation: Operation,
+    block: bytes = b"",
+    *,
+    keyed: bool = True,
+    part: int = 0,
+    tell: Callable[[Refused], Problem] = refused,
 ) -> Reply:
-    """Have the cluster do it. Raises `Problem` for refusals and `ClusterTrouble`.
+    """Have the cluster do it. Raises `Problem` for refusals, as `tell` tells them, and `ClusterTrouble`.
 
     `keyed`: it is what the request's Idempotency-Key, if there is one, stands for; `part` numbers several such.
     """
@@ -148,7 +158,7 @@ async def submit(
             operation = Keyed(*key, under_key(operation, key[0]))  # type: ignore[arg-type]
     reply = await app[CLIENT].submit(operation, block, timeout_ms=app[SETTINGS].request_timeout_ms)
     if isinstance(reply.outcome, Refused):
-        raise refused(reply.outcome)
+        raise tell(reply.outcome)
     return reply
 
 
@@ -249,27 +259,36 @@ async def send(request: web.Request) -> web.Response:
     """Send one message or a batch, all or none."""
     name, wish = queue_name(request), await read_either(request, SendIn, PackedSendIn)
     if wish.messages is msgspec.UNSET:
-        messages, block = 1, encode_block([encode_message(wish, "$")])
-        runs = read_runs([wish], ["$"])
+        batch: Sequence[MessageIn | PackedMessageIn] = [wish]
+        place = "$"
     elif all(getattr(wish, name, msgspec.UNSET) is msgspec.UNSET for name in MessageIn.__struct_fields__):
-        batch: Sequence[MessageIn | PackedMessageIn] = wish.messages
-        messages = len(batch)
-        block = encode_block(
-            encode_message(message, f"$.messages[{position}]") for position, message in enumerate(batch)
-        )
-        runs = read_runs(batch, (f"$.messages[{position}]" for position in range(messages)))
+        batch, place = wish.messages, BATCH_PLACE
     else:
         raise invalid("$.messages", "there is a message beside the list", "Put every message into the list.")
-    if len(block) > OPERATION_BYTES_MAX - _ENVELOPE_BYTES:
+    runs, block = encode_batch(batch, place)
+    if len(block) > OPERATION_BYTES_MAX - ENVELOPE_BYTES:
         raise too_large(OPERATION_BYTES_MAX)
-    sent = (await submit(request, Send(name, messages, runs), block)).outcome
+    tell = partial(refused, place=place)
+    sent = (await submit(request, Send(name, len(batch), runs), block, tell=tell)).outcome
     assert isinstance(sent, Sent)
+    return answer(request, {"messages": told_sent(sent)}, 201)
+
+
+def encode_batch(batch: Sequence[MessageIn | PackedMessageIn], place: str) -> tuple[list[Run], bytes]:
+    """The options of messages to send, and their block. `place`: where each stands. Raises `Problem`."""
+    places = [place.format(position=position) for position in range(len(batch))]
+    block = encode_block(encode_message(message, at) for message, at in zip(batch, places, strict=True))
+    return read_runs(batch, places), block
+
+
+def told_sent(sent: Sent) -> list[dict[str, Any]]:
+    """What became of each message of a send."""
     at = timestamp(sent.at_ms)
     told: list[dict[str, Any]] = []
     for run in sent.runs or [SentRun(sent.message_id, sent.count, False)]:
         more = {"duplicate": True} if run.duplicate else {"timestamp": at}
         told.extend({"message_id": run.message_id + position, **more} for position in range(run.count))
-    return answer(request, {"messages": told}, 201)
+    return told
 
 
 async def receive(request: web.Request) -> web.Response:
@@ -355,25 +374,21 @@ def _ids(run: Delivery) -> range:
 
 
 async def browse(request: web.Request) -> web.Response:
-    """Look at messages in any state without leasing them."""
+    """Look at messages in any state without leasing them, perhaps only at those with a key."""
     name = queue_name(request)
     after = integer(request, "after", 0, 0, MESSAGE_ID_MAX)
     limit = integer(request, "limit", 100, 1, BATCH_MESSAGES_MAX)
-    (page, block), headers = await query(request, Browse(name, after, limit))
+    key = request.query.get("key")
+    if key is None:
+        wanted: Browse | FindMessages = Browse(name, after, limit)
+    else:
+        check_text(key, KEY_BYTES_MAX, "key")
+        wanted = FindMessages(name, key, after, limit)
+    (page, block), headers = await query(request, wanted)
     assert isinstance(page, Page)
     raw = wants_msgpack(request)
-    messages = [
-        {
-            "message_id": listed.message_id,
-            "state": listed.state,
-            "attempts": listed.attempts,
-            "due": timestamp(listed.due_ms) if listed.due_ms else None,
-            **decode_part(part, raw=raw),
-            "timestamp": timestamp(listed.sent_ms),
-            **told_about(listed.about),
-        }
-        for listed, part in zip(page.messages, parts(block, len(page.messages)), strict=True)
-    ]
+    found = zip(page.messages, parts(block, len(page.messages)), strict=True)
+    messages = [listed_message(listed, part, raw=raw) for listed, part in found]
     return answer(request, {"messages": messages}, headers=headers)
 
 

@@ -30,6 +30,9 @@ CANCELLED = "cancelled"
 EXPIRED = "expired"
 DROPPED = "dropped"
 
+EVENTS = (LEASED, ACKED, NACKED, LEASE_ENDED, DEAD, MOVED, CAME, CHANGED, CANCELLED, EXPIRED, DROPPED)
+"""All that can happen to a message after it was sent."""
+
 _TROUBLE = frozenset({NACKED, LEASE_ENDED, DEAD, MOVED, CAME, CHANGED})
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 from jsonschema import Draft202012Validator
 
-from api.openapi import document
+from api.openapi import document, template
 from tests.api.fake_client import Gateway
 
 DESCRIPTION = document()
@@ -48,7 +47,7 @@ async def ask(
 
 
 def _validate(method: str, path: str, status: int, kind: str, told: Any) -> None:
-    found = DESCRIPTION["paths"].get(_template(path), {}).get(method.lower())
+    found = DESCRIPTION["paths"].get(template(path), {}).get(method.lower())
     if found is None:
         return
     answers = found["responses"]
@@ -58,12 +57,6 @@ def _validate(method: str, path: str, status: int, kind: str, told: Any) -> None
 
 def validator(schema: Any) -> Draft202012Validator:
     return Draft202012Validator({**schema, "components": DESCRIPTION["components"]})
-
-
-def _template(path: str) -> str:
-    path = path.partition("?")[0]
-    path = re.sub(r"^/v1/cluster/members/[^/]+", "/v1/cluster/members/{member}", path)
-    return re.sub(r"^/v1/queues/[^/]+", "/v1/queues/{queue}", path)
 
 
 async def receipts(gateway: Gateway, queue: str, most: int = 1000, **asked: int) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from jsonschema import Draft202012Validator
 
+from api.examples import EXAMPLES
 from api.http import application
-from api.openapi import document
+from api.openapi import document, template
 from api.request import HttpSettings
 from tests.api.asking import ask, validator
-from tests.api.fake_client import FakeClient, Gateway
+from tests.api.fake_client import FakeClient, Gateway, gateway
 
 SEED_PATHS = {("post", "/send_message"), ("get", "/receive_message"), ("get", "/messages")}
 
@@ -30,6 +31,29 @@ def test_the_schemas_are_schemas() -> None:
         Draft202012Validator.check_schema(schema)
 
 
+async def test_the_examples_are_one_story_that_happens_as_it_is_shown() -> None:
+    async with gateway() as node:
+        for example in EXAMPLES:
+            headers = {"Idempotency_Key": example.key} if example.key else {}
+            answer = await ask(node, example.method.upper(), example.path, example.body, **headers)
+            assert answer.status == example.status, (example.asks, answer.document)
+            assert example.answer in (None, answer.document), example.asks
+
+
+def test_what_clients_do_has_an_example() -> None:
+    described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
+    wanted = {(method, path) for method, path in described if path.startswith("/v1/") and "/cluster" not in path}
+    shown = {(example.method, template(example.path)) for example in EXAMPLES}
+    assert shown <= described
+    assert shown >= wanted | SEED_PATHS
+
+
+def test_the_examples_are_in_the_description() -> None:
+    sends = document()["paths"]["/v1/queues/{queue}/messages"]["post"]
+    assert sends["requestBody"]["content"]["application/json"]["examples"]["1"]["value"]["body"] == "one sloop"
+    assert sends["responses"]["201"]["content"]["application/json"]["examples"]["1"]["value"]["messages"]
+
+
 @pytest.mark.parametrize(
     ("name", "fine", "wrong"),
     [
@@ -37,6 +61,8 @@ def test_the_schemas_are_schemas() -> None:
         ("Send", {"messages": [{"body_base64": "eA=="}]}, {"messages": [{"body": 1}]}),
         ("Settings", {"lease_ms": 30_000}, {"lease_ms": 0}),
         ("Receive", {"max": 10, "wait_ms": 20_000}, {"max": 1001}),
+        ("Change", {"priority": 9}, {}),
+        ("Change", {"delay_ms": 0}, {"delay_ms": 0, "at": "2030-01-01T00:00:00Z"}),
         ("Ack", {"receipts": ["x"]}, {"receipts": []}),
         ("Extend", {"receipts": ["x"], "lease_ms": 1000}, {"receipts": ["x"]}),
         ("SeedMessage", {"message": "Hello, world!"}, {"message": 1}),

@@ -1,0 +1,155 @@
+"""Examples of requests and answers, shown in /openapi.json: one story, which a test tells to a node from its first line
+to its last. Receipts are real, because a receive under an Idempotency-Key always comes to the same."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Example(NamedTuple):
+    """A request and what is answered.
+
+    asks: method and path. key: its Idempotency-Key. answer: the whole document; None: not shown, and only held against
+    its schema.
+    """
+
+    asks: str
+    body: Any = None
+    status: int = 200
+    answer: Any = None
+    key: str = ""
+
+    @property
+    def method(self) -> str:
+        """The method, as OpenAPI writes it."""
+        return self.asks.partition(" ")[0].lower()
+
+    @property
+    def path(self) -> str:
+        """The path with its query string."""
+        return self.asks.partition(" ")[2]
+
+
+_AT = "2023-11-14T22:13:20.000Z"
+_ORDER = {
+    "message_id": 1,
+    "state": "ready",
+    "attempts": 0,
+    "due": None,
+    "attributes": {"colour": "red"},
+    "body": "one sloop",
+    "timestamp": _AT,
+    "key": "order 7",
+}
+_R1, _R3 = "17a314955fe9792391", "17a314955fe9792393"
+
+EXAMPLES: tuple[Example, ...] = (
+    Example("PUT /v1/queues/dead", {}, 201),
+    Example("PUT /v1/queues/orders", {"attempts_max": 5, "dead_letter_queue": "dead", "history_ms": 3_600_000}, 201),
+    Example("GET /v1/queues?limit=100"),
+    Example("GET /v1/queues/orders?consistency=local"),
+    # --- messages -----------------------------------------------------------------------------------------------------
+    Example(
+        "POST /v1/queues/orders/messages",
+        {"body": "one sloop", "key": "order 7", "attributes": {"colour": "red"}},
+        201,
+        {"messages": [{"message_id": 1, "timestamp": _AT}]},
+        key="7f3a",
+    ),
+    Example(
+        "POST /v1/queues/orders/messages",
+        {"messages": [{"body": "two oars", "delay_ms": 60_000}, {"body_base64": "AP8=", "priority": 9}]},
+        201,
+        {"messages": [{"message_id": 2, "timestamp": _AT}, {"message_id": 3, "timestamp": _AT}]},
+    ),
+    Example("GET /v1/queues/orders/messages?after=0&limit=1", answer={"messages": [_ORDER]}),
+    Example("GET /v1/queues/orders/messages?key=order%207", answer={"messages": [_ORDER]}),
+    Example("GET /v1/queues/orders/messages/1", answer=_ORDER),
+    Example(
+        "GET /v1/queues/orders/messages/2/why",
+        answer={
+            "message_id": 2,
+            "state": "delayed",
+            "reasons": [{"code": "delayed", "until": "2023-11-14T22:14:20.000Z"}],
+        },
+    ),
+    Example("PATCH /v1/queues/orders/messages/2", {"at": "2030-01-31T08:00:00+01:00", "priority": 5}, 204),
+    Example("DELETE /v1/queues/orders/messages/2", None, 204),
+    Example(
+        "POST /v1/queues/orders/receive",
+        {"max": 2, "lease_ms": 60_000, "consumer": "worker 1"},
+        answer={
+            "messages": [
+                {
+                    "message_id": 3,
+                    "receipt": _R3,
+                    "attributes": {},
+                    "body_base64": "AP8=",
+                    "attempt": 1,
+                    "timestamp": _AT,
+                    "priority": 9,
+                    "first_delivered": _AT,
+                },
+                {
+                    "message_id": 1,
+                    "receipt": _R1,
+                    "attributes": {"colour": "red"},
+                    "body": "one sloop",
+                    "attempt": 1,
+                    "timestamp": _AT,
+                    "key": "order 7",
+                    "first_delivered": _AT,
+                },
+            ]
+        },
+        key="9c41",
+    ),
+    Example(
+        "GET /v1/queues/orders/messages/1/history",
+        answer={
+            "message_id": 1,
+            "timestamp": _AT,
+            "here": True,
+            "events": [{"timestamp": _AT, "event": "leased", "consumer": "worker 1"}],
+            "forgotten": 0,
+        },
+    ),
+    Example(
+        "POST /v1/queues/orders/extend",
+        {"receipts": [_R1], "lease_ms": 120_000},
+        answer={"results": [{"receipt": _R1, "status": "extended"}]},
+    ),
+    Example(
+        "POST /v1/queues/orders/nack",
+        {"receipts": [_R1], "delay_ms": 5_000, "reason": "the yard is closed"},
+        answer={"results": [{"receipt": _R1, "status": "nacked"}]},
+    ),
+    Example(
+        "POST /v1/queues/orders/ack",
+        {"receipts": [_R3]},
+        answer={"results": [{"receipt": _R3, "status": "acked"}]},
+    ),
+    Example("POST /v1/queues/orders/purge", answer={"purged": 1}),
+    Example("DELETE /v1/queues/orders", None, 204),
+    # --- the simple API -----------------------------------------------------------------------------------------------
+    Example("POST /send_message", {"message": "Hello, world!"}, 201, {"message_id": 1, "timestamp": _AT}),
+    Example(
+        "GET /messages?after=0&limit=10",
+        answer={"messages": [{"message_id": 1, "content": "Hello, world!", "timestamp": _AT}]},
+    ),
+    Example(
+        "GET /receive_message",
+        answer={
+            "message_id": 1,
+            "content": "Hello, world!",
+            "timestamp": _AT,
+            "receipt": "160b0ab4d5866c7ff1",
+        },
+        key="51d0",
+    ),
+    Example(
+        "POST /ack_message",
+        {"receipt": "160b0ab4d5866c7ff1"},
+        answer={"receipt": "160b0ab4d5866c7ff1", "status": "acked"},
+    ),
+)
