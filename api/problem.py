@@ -88,6 +88,27 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
         "Wait until it is nacked or its lease ends: GET …/why says when, and who holds it.",
     ),
     codes.STALE_RECEIPT: (409, "A receipt is stale: nothing was done", "Leave it out, and receive the message again."),
+    codes.REDRIVE_NOT_FOUND: (
+        404,
+        "There is no such redrive task",
+        "List them with GET /v1/queues/{queue}/redrive; the oldest are forgotten.",
+    ),
+    codes.REDRIVE_RUNNING: (409, "The queue has a redrive task that runs", "Wait for its end, or cancel it."),
+    codes.REDRIVE_IS_UNDO: (409, "An undo cannot be undone", "Redrive the queue again."),
+    codes.REDRIVE_TO_NOT_FOUND: (404, "The queue to move to does not exist", "Create it, or name another as to."),
+    codes.REDRIVE_TO_KIND: (
+        409,
+        "The queue to move to is of the other kind",
+        "Messages of a fifo queue move to fifo queues, those of any other do not.",
+    ),
+    codes.REDRIVE_TO_FULL: (
+        507,
+        "The queue to move to is full",
+        "Make room there, and redrive again: nothing is lost.",
+    ),
+    codes.REDRIVE_TARGETS: (409, "There are too many queues to move to", "Redrive with a filter by queue."),
+    codes.REDRIVE_PURGED: (409, "The queue was purged", "There is nothing left to move."),
+    codes.REDRIVE_FILTER: (400, "The filter cannot be read", "Run the same version on all nodes; see docs/filters.md."),
     REPLICA_DAMAGED: (503, "This node's replica is damaged", "Ask another node; this one repairs itself if it can."),
     STORE_FULL: (507, "There is no room for more messages", "Receive and ack messages, or give the nodes more disk."),
 }

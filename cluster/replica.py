@@ -28,7 +28,7 @@ from cluster.repair import RELUCTANCE_S, REPLICA_DAMAGED, Repair
 from cluster.scrub import Scrub, ScrubSettings, Tally
 from cluster.tuning import Tuning
 from cluster.wire import FRAME_BYTES_MAX, AskChange, AskLook, MemberReport, Report, ToldChange, ToldLook
-from storage import codes, machine, queries
+from storage import codes, machine, queries, redrive_look
 from storage.limits import ENTRY_BYTES_MAX, ENTRY_RECEIVE_BYTES_MAX, PULSE_STEPS_MAX
 from storage.operations import (
     ENTRY_HEADER,
@@ -49,6 +49,8 @@ from storage.operations import (
     encode_item,
     encode_outcome,
 )
+from storage.reading import find_queue
+from storage.redrive_operations import StartRedrive, StepRedrive
 from storage.state import Store
 
 STORE_FULL = "store_full"
@@ -112,7 +114,7 @@ class Replica:
         self._readier: set[str] = set()
         self._revisits: dict[str, int] = {}
         """Queues that may be able to deliver more at a time (cluster milliseconds), without anything being done."""
-        self._pulsing = False
+        self._pulsing = self._redriving = False
         self._due_ms: int | None = None
         self._steered_s = -inf
         self.room_ok = True
@@ -271,7 +273,7 @@ class Replica:
         if engine.has_applied_own_term():
             self._freshness.applied(engine.applied_index)
         engine.replicate()
-        self._due_ms = queries.next_due_ms(self._store) if engine.is_leader and not self._pulsing else None
+        self._due_ms = self._next_due_ms() if engine.is_leader else None
         self._store.commit()
         engine.synced()
         self._release()
@@ -318,7 +320,7 @@ class Replica:
     def _is_refused(self, request: Request) -> bool:
         """Full is refused early: publishing stops while receives, acks and deletes go on."""
         operation = request.operation.operation if type(request.operation) is Keyed else request.operation
-        adds = type(operation) in (Send, PutQueue) or (
+        adds = type(operation) in (Send, PutQueue, StartRedrive) or (
             type(operation) is Transaction and any(type(step) is Send for step in operation.steps)
         )
         if not adds or self._has_room():
@@ -350,6 +352,10 @@ class Replica:
         if due_ms is not None and due_ms <= at_ms:
             self._pulsing = True
             items.append(encode_item(0, 0, Pulse(PULSE_STEPS_MAX)))
+        step = None if self._redriving else redrive_look.next_step(self._store, at_ms)
+        if step is not None:
+            self._redriving = True
+            items.append(encode_item(0, 0, step))
         if not (requests or items):
             return
         items.extend(self._forgets.values())
@@ -359,6 +365,14 @@ class Replica:
         owners.extend(requests)
         index = self.engine.propose(encode_entry(at_ms, items))
         self._proposals[index] = _Proposal(self.engine.term, owners)
+
+    def _next_due_ms(self) -> int | None:
+        """When the leader has something of its own to propose (cluster time), of what is not under way already."""
+        dues_ms = (
+            None if self._pulsing else queries.next_due_ms(self._store),
+            None if self._redriving else redrive_look.next_due_ms(self._store),
+        )
+        return min((due_ms for due_ms in dues_ms if due_ms is not None), default=None)
 
     def _apply(self, index: int, term: int, payload: bytes) -> None:
         if len(payload) < ENTRY_HEADER.size:
@@ -371,6 +385,7 @@ class Replica:
         for owner, applied in zip(proposal.requests, turned.applied, strict=True):
             if owner is None:
                 self._pulsing = self._pulsing and type(applied.item.operation) is not Pulse
+                self._redriving = self._redriving and type(applied.item.operation) is not StepRedrive
                 continue
             receive = owner.receive
             if receive is not None:
@@ -419,7 +434,7 @@ class Replica:
             assert isinstance(request.operation, Query)
             outcome, block = queries.answer(self._store, request.operation)
             self._reply_encoded(request, encode_outcome(outcome), block)
-        elif queries.find_queue(self._store, receive.queue) is None:
+        elif find_queue(self._store, receive.queue) is None:
             self._reply(request, Refused(codes.QUEUE_NOT_FOUND))
         elif self._may_take(receive):
             self._pending.append(request)
@@ -455,7 +470,7 @@ class Replica:
         self._readier.clear()
         self._revisits.clear()
         self._dispatcher = Dispatcher()
-        self._pulsing = False
+        self._pulsing = self._redriving = False
         self._changes.clear()
         self.scrub.stop_leading()
 

@@ -78,9 +78,8 @@ def _cut(chunk: Chunk, position: int) -> list[tuple[int, Chunk]]:
         if not inside:
             continue
         for segment in inside:
-            if segment.dead is not None and first:
-                dead_id = segment.dead.message_id + first
-                segment.dead = msgspec.structs.replace(segment.dead, message_id=dead_id)
+            if segment.dead is not None:
+                segment.dead = segment.dead.behind(first)
         blocks, sizes = slice_blocks(chunk.blocks, first, end - first), chunk.sizes[4 * first : 4 * end]
         pieces.append((first, Chunk(chunk.index, chunk.sent_ms, blocks, sizes, inside, chunk.rank, chunk.extras)))
     return pieces

@@ -66,7 +66,7 @@ def give_up(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, segment: Segm
     else:
         history.note(turn, queue, chunk_id, segment.first, segment.count, history.DEAD, segment.consumer, why)
         segment.dead = _dead(turn, queue, chunk_id, chunk, segment, why)
-        segment.token, segment.due_ms = 0, DEAD
+        segment.token, segment.due_ms, segment.redriven = 0, DEAD, 0
 
 
 def expire(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, segment: Segment) -> None:
@@ -86,7 +86,7 @@ def move_to_dead_letters(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, 
     if target is None or (target.settings.fifo and (chunk.extras is None or not chunk.extras.group)):
         return False
     dead = _dead(turn, queue, chunk_id + segment.first, chunk, segment, why)
-    move(turn, queue, chunk_id, chunk, segment, target, dead)
+    move(turn, queue, chunk_id, chunk, segment, target, dead, why=why)
     return True
 
 
@@ -108,10 +108,24 @@ def has_room(queue: Queue, count: int, size: int) -> bool:
 
 
 def move(
-    turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, segment: Segment, target: Queue, dead: Dead | None
+    turn: Turn,
+    queue: Queue,
+    chunk_id: int,
+    chunk: Chunk,
+    segment: Segment,
+    target: Queue,
+    dead: Dead | None,
+    *,
+    due_ms: int = 0,
+    redriven: int = 0,
+    what: str = history.CAME,
+    why: str = "",
 ) -> int:
     """Move messages to another queue, where they are new but for their `dead`. Their bodies stay where they are in the
-    log. Returns their first id there. Refile the chunk they came from."""
+    log. Returns their first id there. Refile the chunk they came from.
+
+    `what` and `why` say in their history how they came there.
+    """
     first, count = segment.first, segment.count
     message_id = target.next_id
     settings = target.settings
@@ -131,7 +145,7 @@ def move(
         turn.now_ms,
         slice_blocks(chunk.blocks, first, count),
         chunk.sizes[4 * first : 4 * (first + count)],
-        [Segment(0, count, dead=dead)],
+        [Segment(0, count, due_ms=due_ms, dead=dead, redriven=redriven)],
         rank_of(settings, extras.priority, turn.now_ms),
         None if extras == NO_EXTRAS else extras,
     )
@@ -140,9 +154,8 @@ def move(
     turn.add_chunk(target, message_id, moved)
     if not target.retention_due_ms:
         turn.schedule_retention(target)
-    why = "" if dead is None else dead.reason
     history.note(turn, queue, chunk_id, first, count, history.MOVED, target.name, why)
-    history.note(turn, target, message_id, 0, count, history.CAME, queue.name, why)
+    history.note(turn, target, message_id, 0, count, what, queue.name, why)
     turn.drop(queue, chunk, segment)
     return message_id
 

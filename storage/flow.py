@@ -29,7 +29,7 @@ def served(rate: Rate | None, served_us: int, now_ms: int, count: int) -> int:
     return 0 if rate is None else max(served_us, now_ms * 1000) + count * _step_us(rate)
 
 
-def next_ms(rate: Rate, served_us: int) -> int:
-    """When the next message may be delivered after the burst is used up."""
-    due_us = served_us - ((rate.burst or rate.messages) - 1) * _step_us(rate)
+def next_ms(rate: Rate, served_us: int, messages: int = 1) -> int:
+    """When the next so many messages, no more than the burst, may be delivered after the burst is used up."""
+    due_us = served_us - ((rate.burst or rate.messages) - messages) * _step_us(rate)
     return -(-due_us // 1000)

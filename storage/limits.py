@@ -114,6 +114,22 @@ TRANSACTION_STEPS_MAX = 100
 TIME_END_MS = 221_845_392_000_000
 """Cluster times that can be asked for end with the year 8999: whatever is added to one can still be told as a date."""
 
+REDRIVES_MAX = 20
+"""Redrive tasks remembered of a queue, with the one that runs: what somebody may still want to look at or undo."""
+
+REDRIVE_TARGETS_MAX = 100
+"""Queues that one redrive task moves to: they stand in its record."""
+
+REDRIVE_LOOK_SEGMENTS_MAX = 200
+"""Runs of messages that stand alike which one look at dead letters goes through, in a step or for a reader: some
+milliseconds of a tick."""
+
+REDRIVE_LOOK_BYTES_MAX = 1024 * 1024
+"""Bytes of messages that filters read in one look, one message excepted."""
+
+REDRIVE_STEP_MS = 100
+"""How long a redrive task with a rate gathers what it may move: a step costs an entry of the log."""
+
 SCHEDULE_EVERY_MS_MIN = 1000
 """The shortest interval of a schedule: what is needed more often is a worker's loop."""
 

@@ -20,7 +20,7 @@ The life of a message:
 
 A rule that says no returns `Refused` and nothing has changed. `storage.records` is the map of what is kept;
 `storage.queries` reads it. The rules themselves: `queue_rules`, `sending`, `receiving`, `groups`, `flow`, `settling`,
-`dead_letters`, `addressing`, `transactions`, `history`, `pulse`.
+`dead_letters`, `redrive`, `addressing`, `transactions`, `history`, `pulse`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from storage.limits import (
     BATCH_MESSAGES_MAX,
     CONSUMER_BYTES_MAX,
     DEDUP_BYTES_MAX,
+    FILTER_BYTES_MAX,
     GROUP_BYTES_MAX,
     HOLD_MS_MAX,
     ID_END,
@@ -82,8 +83,10 @@ from storage.pulse import pulse
 from storage.queue_rules import delete_queue, purge_queue, put_queue
 from storage.receiving import receive
 from storage.records import KeyMemory
+from storage.redrive import cancel_redrive, start_redrive, step_redrive
+from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
 from storage.sending import Bodies, send
-from storage.settings import QUEUE_NAME, contradiction, out_of_range
+from storage.settings import QUEUE_NAME, contradiction, out_of_range, rate_out_of_range
 from storage.settling import settle
 from storage.state import State
 from storage.transactions import transact
@@ -198,6 +201,16 @@ def _is_sound(operation: Operation) -> bool:
             return 0 <= operation.message_id < ID_END
         case Transaction():
             return 0 < len(operation.steps) <= TRANSACTION_STEPS_MAX and all(map(_is_sound, operation.steps))
+        case StartRedrive():
+            wanted, rate = operation.filter, operation.rate
+            return (
+                (not operation.to or QUEUE_NAME.fullmatch(operation.to) is not None)
+                and max(len(wanted.dead), len(wanted.attributes), len(wanted.body)) <= FILTER_BYTES_MAX
+                and (rate is None or rate_out_of_range("rate", rate) is None)
+                and 0 <= operation.undo < ID_END
+            )
+        case CancelRedrive():
+            return 0 <= operation.task < ID_END
         case Keyed():
             return len(operation.key) == 16
         case _:
@@ -254,6 +267,12 @@ def _do(turn: Turn, operation: Operation, bodies: Bodies) -> Outcome:
             return delete_queue(turn, operation.queue)
         case PurgeQueue():
             return purge_queue(turn, operation.queue)
+        case StartRedrive():
+            return start_redrive(turn, operation)
+        case CancelRedrive():
+            return cancel_redrive(turn, operation)
+        case StepRedrive():
+            return step_redrive(turn, operation)
         case _:
             return Refused(MALFORMED)  # a query, or `Forget` without a session: nothing to do here
 

@@ -12,8 +12,8 @@ received without re-encoding it:
 `kind` is the engine's: `ENTRY_KIND` for these entries, others for its own (no-ops, membership), which hold no items.
 
 `session` and `seq` are the operation's id: `session` names one run of one gateway, `seq` counts its operations from 1.
-Session 0 is the leader itself (`Pulse`), whose operations are not remembered. `block` carries message bodies, see
-`storage.block`; only `Send` has one.
+Session 0 is the leader itself (`Pulse`, `StepRedrive`), whose operations are not remembered. `block` carries message
+bodies, see `storage.block`; only `Send` has one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,19 @@ from typing import NamedTuple
 import msgspec
 
 from storage.records import Dead, Event
+from storage.redrive_operations import (
+    CancelRedrive,
+    DeadGroups,
+    GetRedrive,
+    GroupDead,
+    ListRedrives,
+    Previewed,
+    PreviewRedrive,
+    RedriveTask,
+    RedriveTasks,
+    StartRedrive,
+    StepRedrive,
+)
 from storage.settings import QueueSettings
 
 ITEM_HEADER = struct.Struct("<QQII")
@@ -202,6 +215,8 @@ Plain = (
     | ChangeMessage
     | CancelMessage
     | Transaction
+    | StartRedrive
+    | CancelRedrive
 )
 """An operation as clients ask for it, without a key around it."""
 
@@ -217,7 +232,7 @@ class Keyed(msgspec.Struct, array_like=True, frozen=True, tag=11):
     operation: Plain
 
 
-Change = Plain | Pulse | Forget | Keyed
+Change = Plain | Pulse | Forget | Keyed | StepRedrive
 
 
 # --- queries: answered by the leader from what it has applied ---------------------------------------------------------
@@ -274,7 +289,19 @@ class AskWhy(msgspec.Struct, array_like=True, frozen=True, tag=38):
     message_id: int
 
 
-Query = GetQueue | ListQueues | Browse | GetMessage | FindMessages | GetHistory | AskWhy
+Query = (
+    GetQueue
+    | ListQueues
+    | Browse
+    | GetMessage
+    | FindMessages
+    | GetHistory
+    | AskWhy
+    | GetRedrive
+    | ListRedrives
+    | PreviewRedrive
+    | GroupDead
+)
 Operation = Change | Query
 
 
@@ -480,6 +507,10 @@ Outcome = (
     | Page
     | Told
     | Reasons
+    | RedriveTask
+    | RedriveTasks
+    | Previewed
+    | DeadGroups
 )
 
 

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from storage import flow, records
-from storage.block import Part, join, parts_between
+from storage import flow, records, redrive_look
+from storage.block import Part, join
 from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
 from storage.limits import BATCH_MESSAGES_MAX, ID_END, RECEIVE_BYTES_MAX
 from storage.operations import (
@@ -31,9 +31,10 @@ from storage.operations import (
     Refused,
     Told,
 )
+from storage.reading import bodies, chunk_of, find_queue, segments_after
 from storage.receiving import about_messages, delivery
 from storage.records import DEAD, Chunk, Queue, Segment
-from storage.segments import slice_blocks
+from storage.redrive_operations import GetRedrive, GroupDead, ListRedrives, PreviewRedrive
 from storage.state import State
 from storage.turn import message_sizes
 
@@ -41,6 +42,8 @@ from storage.turn import message_sizes
 def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
     """The outcome of a query, and the block of bodies that belongs to it."""
     match query:
+        case GetRedrive() | ListRedrives() | PreviewRedrive() | GroupDead():
+            return redrive_look.answer(state, query), b""
         case GetQueue():
             queue = find_queue(state, query.queue)
             return (Refused(QUEUE_NOT_FOUND) if queue is None else _info(queue)), b""
@@ -54,16 +57,6 @@ def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
             if not 0 <= query.message_id < ID_END:
                 return Refused(MALFORMED), b""
             return _look_at(state, query)
-
-
-def find_queue(state: State, name: str) -> Queue | None:
-    """The record of the queue called `name`, or None."""
-    number = state.get(records.name_key(name))
-    if number is None:
-        return None
-    record = state.get(b"n" + number)
-    assert record is not None, "a named queue has a record"
-    return records.decode_queue(record)
 
 
 class Takeable(NamedTuple):
@@ -120,7 +113,7 @@ def received(state: State, name: str, outcome: Received) -> tuple[Received, byte
     deliveries: list[Delivery] = []
     chosen: list[Part] = []
     for told in outcome.deliveries:
-        found = _chunk_of(state, queue, told.message_id)
+        found = chunk_of(state, queue, told.message_id)
         if found is None:
             continue
         chunk_id, chunk = found
@@ -132,19 +125,6 @@ def received(state: State, name: str, outcome: Received) -> tuple[Received, byte
                 deliveries.append(delivery(chunk_id, chunk, segment, begin, end - begin))
                 chosen.extend(bodies(state, chunk, begin, end))
     return Received(outcome.token, outcome.until_ms, deliveries), join(chosen)
-
-
-def bodies(state: State, chunk: Chunk, first: int, end: int) -> Iterator[Part]:
-    """The messages at positions `first` … `end - 1` of a chunk, sliced from the log and checked."""
-    entry = state.entry(chunk.index)
-    properties = None if chunk.extras is None else chunk.extras.properties
-    for block in slice_blocks(chunk.blocks, first, end - first):
-        found = parts_between(entry, block.total, block.first, block.first + block.count, block.offset)
-        if properties is None:
-            yield from found
-        else:  # they take the place of the message's own
-            for part in found:
-                yield Part(memoryview(bytes(part.body) + properties), part.body_bytes)
 
 
 def digest(state: State) -> str:
@@ -189,7 +169,7 @@ def _browse(state: State, query: Browse | FindMessages) -> tuple[Outcome, bytes]
         return Refused(QUEUE_NOT_FOUND), b""
     if isinstance(query, FindMessages):
         return _page(state, _keyed_after(state, queue, query.key, query.after), query.after, query.limit)
-    return _page(state, _segments_after(state, queue, query.after), query.after, query.limit)
+    return _page(state, segments_after(state, queue, query.after), query.after, query.limit)
 
 
 def _page(
@@ -226,18 +206,6 @@ def _listed(chunk_id: int, chunk: Chunk, segment: Segment, position: int) -> Lis
     )
 
 
-def _segments_after(state: State, queue: Queue, after: int) -> Iterator[tuple[int, Chunk, Segment]]:
-    """The segments that hold messages with ids above `after`, in order of id, each with its chunk."""
-    prefix = records.chunk_prefix(queue.number)
-    found = _chunk_of(state, queue, after + 1)
-    start = found[0] if found is not None else after + 1
-    for key, record in state.scan(prefix, records.u64(start)):
-        chunk_id, chunk = records.read_u64(key[5:]), records.decode_chunk(record)
-        for segment in chunk.segments:
-            if chunk_id + segment.first + segment.count > after + 1:
-                yield chunk_id, chunk, segment
-
-
 def _keyed_after(state: State, queue: Queue, key: str, after: int) -> Iterator[tuple[int, Chunk, Segment]]:
     """The segments of messages with the producer's own `key` and ids above `after`. Each is alone in its chunk."""
     prefix = records.key_prefix(queue.number, key)
@@ -246,15 +214,6 @@ def _keyed_after(state: State, queue: Queue, key: str, after: int) -> Iterator[t
         chunk = records.decode_chunk(state.get(records.chunk_key(queue.number, chunk_id)) or b"")
         for segment in chunk.segments:
             yield chunk_id, chunk, segment
-
-
-def _chunk_of(state: State, queue: Queue, message_id: int) -> tuple[int, Chunk] | None:
-    """The chunk in which `message_id` lies, with its name, or None."""
-    found = state.floor(records.chunk_prefix(queue.number), records.u64(message_id))
-    if found is None:
-        return None
-    chunk_id, chunk = records.read_u64(found[0][5:]), records.decode_chunk(found[1])
-    return (chunk_id, chunk) if message_id < chunk_id + chunk.count else None
 
 
 def _state_of(segment: Segment) -> str:
@@ -285,7 +244,7 @@ def _look_at(state: State, query: GetMessage | GetHistory | AskWhy) -> tuple[Out
 
 
 def _standing_of(state: State, queue: Queue, message_id: int) -> tuple[int, Chunk, Segment] | None:
-    found = _chunk_of(state, queue, message_id)
+    found = chunk_of(state, queue, message_id)
     if found is not None:
         for segment in found[1].segments:
             if segment.first <= message_id - found[0] < segment.first + segment.count:

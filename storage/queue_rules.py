@@ -14,6 +14,7 @@ from storage.codes import (
 from storage.limits import QUEUES_MAX
 from storage.operations import Done, Outcome, Purged, PutQueue, QueuePut, Refused
 from storage.records import Queue
+from storage.redrive import queue_emptied
 from storage.turn import Turn
 
 
@@ -62,6 +63,7 @@ def delete_queue(turn: Turn, name: str) -> Outcome:
         return Refused(QUEUE_NOT_FOUND)
     turn.cancel_retention(queue)
     turn.bury_queue(queue)
+    queue_emptied(turn, queue.number, None)
     turn.state.delete(records.name_key(name))
     turn.shard.queues -= 1
     return Done()
@@ -78,4 +80,5 @@ def purge_queue(turn: Turn, name: str) -> Outcome:
     emptied = Queue(name, turn.next_number(), queue.settings, queue.created_ms, queue.next_id)
     emptied.changed_ms = queue.changed_ms
     turn.add_queue(emptied)
+    queue_emptied(turn, queue.number, emptied.number)
     return Purged(count)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import msgspec
-
 from storage import flow, groups, history, records
 from storage.codes import CONSUMER_REQUIRED, QUEUE_NOT_FOUND
 from storage.dead_letters import NO_EXTRAS
@@ -156,9 +154,9 @@ def delivery(chunk_id: int, chunk: Chunk, segment: Segment, first: int, count: i
 
 def about_messages(chunk: Chunk, segment: Segment, first: int) -> About | None:
     """What messages of a segment from position `first` on have beyond body and properties; None for nothing."""
-    extras, dead = chunk.extras or NO_EXTRAS, segment.dead
-    if dead is not None:
-        dead = msgspec.structs.replace(dead, message_id=dead.message_id + first)
+    extras, dead = chunk.extras or NO_EXTRAS, None
+    if segment.dead is not None and not segment.redriven:
+        dead = segment.dead.behind(first)
     about = About(
         extras.priority,
         extras.group,

@@ -11,6 +11,8 @@
     u NUMBER DEDUP       Dedup      a dedup id → the message that had it
     v NUMBER DUE ID DEDUP -         the same in order of age
     y NUMBER CHUNK       History    what happened to messages of a chunk
+    z NUMBER TASK        Redrive    a task that moves dead letters of a queue
+    Z DUE NUMBER TASK    -          such a task may take its next step at DUE: the leader proposes it, no pulse
     d DUE KIND SUBJECT   -          a timer: at DUE (cluster milliseconds) the pulse does something (below)
     e INDEX              u32        how many chunks have their bodies in the log entry INDEX
     s SESSION            Session    a gateway's run: up to where it has its answers, when it was last heard
@@ -46,6 +48,7 @@ Invariants, checked by the model test after every step:
     `r` exists for a group ⇔ it may be served and its first chunk is ready
     `d … C` exists for exactly the `due_ms` of its segments
     a queue's ready + leased + delayed + dead = the messages in its chunks' segments;  bytes = the sum of their sizes
+    `Z` exists for exactly the `due_ms` of the tasks that run, at most one of a queue
     a group's in_flight = its leased messages;  a queue's marks = its marked groups
     `e INDEX` = the number of chunks whose `index` it is;  a chunk without segments does not exist
 """
@@ -56,7 +59,7 @@ import struct
 
 import msgspec
 
-from storage.settings import QueueSettings
+from storage.settings import QueueSettings, Rate
 
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
@@ -70,6 +73,7 @@ QUEUE_NAMES = b"q"
 TIMERS = b"d"
 ENTRIES = b"e"
 SESSIONS = b"s"
+REDRIVES_DUE = b"Z"
 
 TIMER_CHUNK = b"C"
 TIMER_DEDUP = b"D"
@@ -93,12 +97,13 @@ DEAD = -1
 
 
 class Shard(msgspec.Struct, array_like=True):
-    """What belongs to no queue. `clock_ms` never runs back."""
+    """What belongs to no queue. `clock_ms` never runs back; `redrives` tasks were started so far."""
 
     clock_ms: int = 0
     next_number: int = 1
     queues: int = 0
     keys: int = 0
+    redrives: int = 0
 
 
 class Queue(msgspec.Struct, array_like=True):
@@ -158,13 +163,18 @@ class Dead(msgspec.Struct, array_like=True, frozen=True):
     last_ms: int
     at_ms: int
 
+    def behind(self, position: int) -> Dead:
+        """The same for the messages from `position` of the chunk on, in a chunk of their own."""
+        return msgspec.structs.replace(self, message_id=self.message_id + position)
+
 
 class Segment(msgspec.Struct, array_like=True):
     """`count` messages from position `first` on that stand alike.
 
     ready: token 0, due_ms 0 · leased: token ≠ 0, until due_ms · delayed: token 0, until due_ms · dead: due_ms `DEAD`.
     `attempts` counts deliveries so far, the first at `first_ms`, the last at `last_ms`, to `consumer`. `dead` says why
-    they were given up: here, or before they came here.
+    they were given up: here, or before they came here. `redriven` ≠ 0: that is past, for this task gave them another
+    chance.
     """
 
     first: int
@@ -176,6 +186,7 @@ class Segment(msgspec.Struct, array_like=True):
     last_ms: int = 0
     consumer: str = ""
     dead: Dead | None = None
+    redriven: int = 0
 
 
 class Extras(msgspec.Struct, array_like=True, frozen=True):
@@ -268,6 +279,59 @@ class History(msgspec.Struct, array_like=True):
     forgotten: int = 0
 
 
+class RedriveFilter(msgspec.Struct, array_like=True, frozen=True):
+    """Which dead letters are wanted: filters in JSON (see `storage.filters`) of why they were given up, of attributes
+    and of bodies. All must match; an empty one is none."""
+
+    dead: str = ""
+    attributes: str = ""
+    body: str = ""
+
+
+class Moved(msgspec.Struct, array_like=True):
+    """A task has moved `count` messages to the queue that had `number`; they are among its ids `first_id` …
+    `last_id`."""
+
+    queue: str
+    number: int
+    first_id: int
+    last_id: int
+    count: int
+
+
+class Redrive(msgspec.Struct, array_like=True):
+    """A task that moves dead letters of a queue, or moves back what the task `undoes` has moved.
+
+    `state`: "running", "done", "cancelled", or "stopped" because of `cause` (a refusal's code) at the queue `detail`.
+    It looks at ids below `until_id`, of `messages` there were then, and has looked at those up to `after`. `looked`
+    were there, `moved` were moved, `held` were wanted but leased. `targets` are the queues it has moved to; of an undo
+    those it moves from, of which it is at the one numbered `target`. `step` steps were taken; the next is due at
+    `due_ms`, 0 for never. `served_us` as for a queue.
+    """
+
+    task: int
+    to: str
+    filter: RedriveFilter
+    rate: Rate | None
+    undoes: int
+    started_ms: int
+    messages: int
+    until_id: int
+    state: str = "running"
+    cause: str = ""
+    detail: str = ""
+    ended_ms: int = 0
+    step: int = 0
+    target: int = 0
+    after: int = 0
+    looked: int = 0
+    moved: int = 0
+    held: int = 0
+    targets: list[Moved] = []
+    due_ms: int = 0
+    served_us: int = 0
+
+
 class Session(msgspec.Struct, array_like=True):
     """A gateway's run.
 
@@ -294,6 +358,7 @@ decode_chunk = msgspec.msgpack.Decoder(Chunk).decode
 decode_group = msgspec.msgpack.Decoder(Group).decode
 decode_dedup = msgspec.msgpack.Decoder(Dedup).decode
 decode_history = msgspec.msgpack.Decoder(History).decode
+decode_redrive = msgspec.msgpack.Decoder(Redrive).decode
 decode_session = msgspec.msgpack.Decoder(Session).decode
 decode_key_memory = msgspec.msgpack.Decoder(KeyMemory).decode
 decode_run = msgspec.msgpack.Decoder(list[bytes]).decode
@@ -420,6 +485,27 @@ def history_prefix(number: int) -> bytes:
 def history_key(number: int, chunk_id: int) -> bytes:
     """Key of the history of a chunk."""
     return b"y" + _NUMBER_CHUNK.pack(number, chunk_id)
+
+
+def redrive_prefix(number: int) -> bytes:
+    """What the keys of a queue's redrive tasks begin with."""
+    return b"z" + _U32.pack(number)
+
+
+def redrive_key(number: int, task: int) -> bytes:
+    """Key of a redrive task."""
+    return b"z" + _NUMBER_CHUNK.pack(number, task)
+
+
+def redrive_due_key(due_ms: int, number: int, task: int) -> bytes:
+    """Key that says when a redrive task may take its next step."""
+    return REDRIVES_DUE + _U64.pack(due_ms) + _NUMBER_CHUNK.pack(number, task)
+
+
+def read_redrive_due(key: bytes) -> tuple[int, int, int]:
+    """When which queue's (by number) redrive task may take its next step."""
+    number, task = _NUMBER_CHUNK.unpack_from(key, 9)
+    return int(_U64.unpack_from(key, 1)[0]), number, task
 
 
 def entry_key(index: int) -> bytes:

@@ -82,6 +82,7 @@ def merge(segments: list[Segment]) -> None:
                 and last.first_ms == segment.first_ms
                 and last.consumer == segment.consumer
                 and last.dead == segment.dead
+                and last.redriven == segment.redriven
             ):
                 last.count += segment.count
                 continue

@@ -131,6 +131,14 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
         return self.concurrency_max > 0 or self.single_active
 
 
+def rate_out_of_range(name: str, rate: Rate) -> tuple[str, int, int] | None:
+    """The first member of the rate called `name` outside its limits as (name, lowest, highest), or None."""
+    for part, lowest, highest in (("messages", 1, 1_000_000), ("per_ms", 1, DAY_MS), ("burst", 0, 1_000_000)):
+        if not lowest <= getattr(rate, part) <= highest:
+            return f"{name}.{part}", lowest, highest
+    return None
+
+
 def out_of_range(settings: QueueSettings) -> tuple[str, int, int] | None:
     """The first setting outside its limits as (name, lowest, highest), or None."""
     for name, (lowest, highest) in LIMITS.items():
@@ -138,10 +146,8 @@ def out_of_range(settings: QueueSettings) -> tuple[str, int, int] | None:
             return name, lowest, highest
     for name in ("rate", "group_rate"):
         rate = getattr(settings, name)
-        if rate is not None:
-            for part, lowest, highest in (("messages", 1, 1_000_000), ("per_ms", 1, DAY_MS), ("burst", 0, 1_000_000)):
-                if not lowest <= getattr(rate, part) <= highest:
-                    return f"{name}.{part}", lowest, highest
+        if rate is not None and (wrong := rate_out_of_range(name, rate)) is not None:
+            return wrong
     backoff = settings.backoff
     if backoff is not None:
         for part, lowest, highest in (("base_ms", 0, DAY_MS), ("max_ms", 0, 366 * DAY_MS), ("jitter_percent", 0, 100)):

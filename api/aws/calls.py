@@ -102,6 +102,17 @@ REFUSALS: dict[str, Callable[[Refused], AwsError]] = {
     codes.MESSAGE_NOT_FOUND: lambda _: invalid("The message does not exist."),
     codes.MESSAGE_LEASED: lambda _: invalid("The message is in flight."),
     codes.STALE_RECEIPT: lambda _: invalid("The receipt handle has expired."),
+    codes.REDRIVE_NOT_FOUND: lambda _: sqs("ResourceNotFoundException", "Task does not exist."),
+    codes.REDRIVE_RUNNING: lambda _: sqs("UnsupportedOperation", "There is already a task running."),
+    codes.REDRIVE_IS_UNDO: lambda _: sqs("UnsupportedOperation", "The task moves messages back."),
+    codes.REDRIVE_TO_NOT_FOUND: lambda _: sqs(
+        "ResourceNotFoundException", "The resource that you specified for the DestinationArn parameter doesn't exist."
+    ),
+    codes.REDRIVE_TO_KIND: lambda _: sqs("UnsupportedOperation", "The destination is of another type than the source."),
+    codes.REDRIVE_TO_FULL: lambda _: sqs("OverLimit", "The destination is full."),
+    codes.REDRIVE_TARGETS: lambda _: sqs("OverLimit", "There are too many destinations."),
+    codes.REDRIVE_PURGED: lambda _: sqs("UnsupportedOperation", "The queue was purged."),
+    codes.REDRIVE_FILTER: lambda _: invalid("The filter cannot be read."),
     codes.MALFORMED: lambda _: invalid("One or more parameters are invalid."),
     codes.STALE_OPERATION: lambda _: common("ServiceUnavailableException", "The request came too late. Send it again."),
     codes.IDEMPOTENCY_MISMATCH: lambda _: invalid("The request was sent before with other parameters."),

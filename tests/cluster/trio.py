@@ -70,6 +70,10 @@ class Trio:
         """Whatever these send or are sent is lost from now on; their connections stand."""
         self._blocked.update(names)
 
+    def heal(self) -> None:
+        """Nobody is blocked any more."""
+        self._blocked.clear()
+
     def run(self, seconds: float) -> None:
         """Let so much time pass, a step at a time."""
         for _ in range(round(seconds / STEP_S)):

@@ -17,7 +17,7 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
-from storage import codes, machine, queries, queue_rules, receiving, records, sending
+from storage import codes, machine, queries, queue_rules, receiving, records, redrive, redrive_look, sending
 from storage.block import encode_block, parts
 from storage.operations import (
     About,
@@ -47,12 +47,14 @@ from storage.operations import (
     encode_item,
 )
 from storage.records import Extras
+from storage.redrive_operations import ListRedrives, RedriveTasks
 from storage.segments import standing
 from storage.state import Store
 from tests.storage.harness import KINDS, Place, quick_directory, tick
 from tests.storage.naive import Body, Message, Naive, in_order
+from tests.storage.naive_redrive import REDRIVES_MAX, as_told
 
-KEYS_MAX, MERGED_MAX, RECEIVE_BYTES = 3, 8, 60
+KEYS_MAX, MERGED_MAX, RECEIVE_BYTES, LOOK_SEGMENTS_MAX = 3, 8, 60, 3
 STATES = ("ready", "leased", "delayed", "dead")
 NAMES = ("a", "b", "b.fifo", "c", "none", "dead", "dead.fifo")
 
@@ -71,6 +73,8 @@ class Life(RuleBasedStateMachine):
         self.patches.enter_context(patch.object(sending, "MERGED_MESSAGES_MAX", MERGED_MAX))
         for module in (receiving, queries):
             self.patches.enter_context(patch.object(module, "RECEIVE_BYTES_MAX", RECEIVE_BYTES))
+        self.patches.enter_context(patch.object(redrive, "REDRIVES_MAX", REDRIVES_MAX))
+        self.patches.enter_context(patch.object(redrive_look, "REDRIVE_LOOK_SEGMENTS_MAX", LOOK_SEGMENTS_MAX))
         self.places = [Place(kind, Path(self.temporary.name) / kind) for kind in KINDS]
         self.model = Naive(queues_max, KEYS_MAX, RECEIVE_BYTES)
         self.now_ms = 1_000_000
@@ -132,7 +136,7 @@ class Life(RuleBasedStateMachine):
     def align(self) -> None:
         """In what order messages came to a dead-letter queue in one pulse is nobody's promise: take over the ids."""
         for name, queue in self.model.queues.items():
-            came = [m for m in queue.messages if m.dead is not None and m.sent_ms == self.model.now_ms]
+            came = [m for m in queue.messages if m.dead and not m.redriven and m.sent_ms == self.model.now_ms]
             if len(came) < 2:
                 continue
             listed = [listed for listed, _ in self.browsed(self.stores[0], name)]
@@ -160,6 +164,15 @@ class Life(RuleBasedStateMachine):
             turns.append(([(each.outcome, each.encoded) for each in turned.applied], turned.readier))
         assert turns[0] == turns[1]
         return [outcome for outcome, _ in turns[0][0]], turns[0][1]
+
+    def look_for_redrive(self) -> None:
+        """The leader looks for what the next step of a redrive is, and will propose it with what is asked already."""
+        self.model.now_ms = max(self.model.now_ms, self.now_ms)
+        step, other = (redrive_look.next_step(store, self.now_ms) for store in self.stores)
+        assert step == other
+        if step is not None:
+            self.model.redrives.look(step)
+            self.pending.append((0, 0, step, []))
 
     def ready_ids(self) -> dict[str, set[int]]:
         return {
@@ -209,6 +222,10 @@ class Life(RuleBasedStateMachine):
         )
         assert self.browsed(store, name) == [(listed_as(m), m.content) for m in queue.messages]
         assert in_order([message.message_id for message in queue.messages])
+        tasks, _ = queries.answer(store, ListRedrives(name))
+        assert isinstance(tasks, RedriveTasks)
+        told = [(number, *task.told()) for number, task in self.model.redrives.of(queue).items()]
+        assert [(each.redrive.task, *as_told(each.redrive)) for each in tasks.tasks] == told[::-1]
 
     def compare_bodies(self, name: str, outcome: Received) -> None:
         """However late a receive is answered, it brings the bodies of what is still held under its token."""
@@ -298,7 +315,7 @@ def listed_as(message: Message) -> Listed:
         options.dedup_id,
         message.expires_ms,
         message.first_ms,
-        message.dead,
+        None if message.redriven else message.dead,
     )
     return Listed(
         message.message_id,
@@ -393,6 +410,15 @@ def check_records(store: Store) -> None:
             records.read_u64(key[5:13]) for key, _ in of_queues(store, b"v", {number: queue})
         }
         assert queue.dedups == len(dedups)
+    dues = set()
+    for key, value in store.scan(b"z"):
+        number, task = records.read_chunk_subject(key[1:])
+        running = records.decode_redrive(value)
+        assert number in queues, "tasks go with their queue"
+        assert bool(running.due_ms) == (running.state == "running")
+        if running.due_ms:
+            dues.add(records.redrive_due_key(running.due_ms, number, task))
+    assert dues == {key for key, _ in store.scan(b"Z")}
     sessions = {key[1:] for key, _ in store.scan(records.SESSIONS)}
     assert {key[1:9] for key, _ in store.scan(b"o")} <= sessions
     kinds = Counter(records.read_timer(key)[1] for key, _ in store.scan(b"d"))

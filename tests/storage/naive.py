@@ -6,6 +6,7 @@ It is slow, knows no chunks, and serves as the measure of `storage.machine`: the
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -44,8 +45,10 @@ from storage.operations import (
     Transaction,
 )
 from storage.records import DEAD, Dead
+from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
 from storage.settings import QueueSettings, Rate
 from storage.settling import NACKED
+from tests.storage.naive_redrive import Redrives
 
 Body = tuple[bytes, bytes]
 PLAIN = Options()
@@ -67,6 +70,7 @@ class Message:
     last_ms: int = 0
     consumer: str = ""
     dead: Dead | None = None
+    redriven: int = 0
 
     @property
     def bytes(self) -> int:
@@ -118,6 +122,8 @@ class Queue:
     active_until_ms: int = 0
     dedups: dict[tuple[str, bytes | str], tuple[int, int]] = field(default_factory=dict)
     """(scope, id or content) → message, until when; in order of age."""
+    number: int = field(default_factory=itertools.count(1).__next__)
+    """Which queue it is, whatever its name."""
 
     def count(self, state: str) -> int:
         return sum(message.state == state for message in self.messages)
@@ -197,11 +203,14 @@ class Naive:
         self.queues: dict[str, Queue] = {}
         self.sessions: dict[int, Session] = {}
         self.keys: dict[bytes, Memory] = {}
+        self.redrives = Redrives(self)
 
     # --- once ---
 
     def once(self, session_id: int, seq: int, operation: Operation, bodies: list[Body], actual: Outcome) -> Outcome:
         """The right outcome. How much a receive takes is read from `actual`, and checked to be allowed."""
+        if not session_id:
+            return self.do(operation, bodies, actual)
         session = self.sessions.setdefault(session_id, Session(self.now_ms))
         session.heard_ms = self.now_ms
         if isinstance(operation, Forget):
@@ -224,10 +233,23 @@ class Naive:
                 return self.put_queue(operation)
             case Transaction():
                 return self.transact(operation, bodies)
+            case StepRedrive():
+                return self.redrives.step(operation)
             case Receive() if operation.token <= 0:
                 return Refused(codes.MALFORMED)
         assert isinstance(
-            operation, Send | Receive | Ack | Nack | Extend | DeleteQueue | PurgeQueue | ChangeMessage | CancelMessage
+            operation,
+            Send
+            | Receive
+            | Ack
+            | Nack
+            | Extend
+            | DeleteQueue
+            | PurgeQueue
+            | ChangeMessage
+            | CancelMessage
+            | StartRedrive
+            | CancelRedrive,
         )
         queue = self.queues.get(operation.queue)
         if queue is None:
@@ -244,11 +266,16 @@ class Naive:
                 count = len(queue.messages)
                 fresh = Queue(queue.settings, queue.created_ms, queue.next_id, changed_ms=queue.changed_ms)
                 self.queues[operation.queue] = fresh
+                self.redrives.purged(queue, fresh)
                 return Purged(count)
             case ChangeMessage():
                 return self.change(queue, operation)
             case CancelMessage():
                 return self.cancel(queue, operation)
+            case StartRedrive():
+                return self.redrives.start(queue, operation, actual)
+            case CancelRedrive():
+                return self.redrives.cancel(queue, operation, actual)
             case _:
                 stale = [n for claim in operation.claims for n in self.settle(queue, operation, claim)]
                 return Settled(stale)
@@ -527,7 +554,7 @@ class Naive:
             elif queue.is_over(message, self.now_ms):
                 self.expire(queue, message)
             else:
-                message.due_ms, message.dead = DEAD, self.dead(queue, message, why)
+                message.due_ms, message.dead, message.redriven = DEAD, self.dead(queue, message, why), 0
         elif delay_ms:
             message.due_ms = self.now_ms + delay_ms
         elif queue.is_over(message, self.now_ms):
@@ -554,13 +581,17 @@ class Naive:
         taker = self.taker(queue, 1, message.bytes)
         if taker is None or (taker.settings.fifo and not message.options.group):
             return False
+        self.transfer(queue, message, taker, self.dead(queue, message, why))
+        return True
+
+    def transfer(self, queue: Queue, message: Message, taker: Queue, dead: Dead | None, due_ms: int = 0) -> Message:
         old = message.options
         kept = Options(0 if taker.settings.groups else old.priority, old.group, old.key, dedup_id=old.dedup_id)
-        moved = Message(taker.next_id, message.content, self.now_ms, kept, dead=self.dead(queue, message, why))
+        moved = Message(taker.next_id, message.content, self.now_ms, kept, due_ms=due_ms, dead=dead)
         moved.rank = rank(taker.settings, kept.priority, self.now_ms)
         self.arrive(taker, moved)
         self.remove(queue, message)
-        return True
+        return moved
 
     def remove(self, queue: Queue, message: Message) -> None:
         queue.messages.remove(message)

@@ -25,12 +25,14 @@ from storage.operations import (
     Send,
     Transaction,
 )
+from storage.redrive_operations import CancelRedrive, StartRedrive
 from storage.settings import Backoff, QueueSettings, Rate, contradiction
 from tests.storage.life import Life
 from tests.storage.naive import Body
+from tests.storage.naive_redrive import FILTERS, RATES
 
 MINUTE_MS = 60_000
-BODIES = st.tuples(st.sampled_from([b"", b"a", b"bb", b"content"]), st.sampled_from([b"", b"", b"\x80"]))
+BODIES = st.tuples(st.sampled_from([b"", b"a", b"bb", b"content", b'{"k":1}']), st.sampled_from([b"", b"", b"\x80"]))
 ORDINARY = {
     "lease_ms": st.sampled_from([1000, 5000]),
     "attempts_max": st.sampled_from([0, 1, 2]),
@@ -90,6 +92,7 @@ def sensible(kinds: st.SearchStrategy[QueueSettings]) -> st.SearchStrategy[Queue
 
 SETTINGS = {"a": sensible(PLAIN | FAIR), "b": sensible(FIFO)}
 QUEUES = st.sampled_from(["a", "a", "a", "b", "b", "b", "dead", "dead.fifo"])
+DEAD_LETTERS = st.sampled_from(["dead", "dead.fifo", "dead", "dead.fifo", "a", "b"])
 OPTIONS = st.builds(
     Options,
     priority=st.sampled_from([0, 0, 0, 0, 1, 9]),
@@ -238,6 +241,27 @@ class AllRules(Life):
         instead_of = data.draw(chosen if known is None else st.sampled_from([known.settings, known.settings]) | chosen)
         self.add(1, PutQueue(queue, data.draw(chosen), only_new, None if only_new else instead_of))
         self.pulses(0, 2)
+
+    @rule(queue=DEAD_LETTERS, to=st.sampled_from(["", "", "a", "b", "dead", "none"]), data=st.data(), more=MORE)
+    def redrive(self, queue: str, to: str, data: st.DataObject, more: bool) -> None:
+        wanted, rate = data.draw(st.sampled_from(list(FILTERS))), data.draw(st.sampled_from(RATES))
+        self.add(1, StartRedrive(queue, to, wanted, rate), more=more)
+
+    @rule(queue=DEAD_LETTERS, undo=st.booleans(), back=st.integers(0, 3), more=MORE)
+    def undo_or_cancel_a_redrive(self, queue: str, undo: bool, back: int, more: bool) -> None:
+        known = sorted(self.model.redrives.of(self.model.queues[queue])) if queue in self.model.queues else []
+        task = known[-back] if 0 < back <= len(known) else 1 + back
+        self.add(1, StartRedrive(queue, undo=task) if undo else CancelRedrive(queue, task), more=more)
+
+    @rule(pause_ms=st.sampled_from([0, 0, 200, 1000]), times=st.integers(1, 4), twice=MORE)
+    def redrive_on(self, pause_ms: int, times: int, twice: bool) -> None:
+        """What is asked and not proposed yet comes between the leader's look and its step."""
+        self.now_ms += pause_ms
+        for _ in range(times):
+            self.look_for_redrive()
+            if twice:
+                self.look_for_redrive()
+            self.propose()
 
     @rule(queue=QUEUES)
     def purge(self, queue: str) -> None:
