@@ -98,6 +98,7 @@ class Engine(Elections):
         heard: Callable[[str, int, int, bool], None] = lambda node, wall_ms, clock_ms, room_ok: None,
         cluster: str = "",
         marked: Callable[[int, bytes], None] = lambda index, payload: None,
+        doubted: Callable[[], None] = lambda: None,
     ) -> None:
         """Stand where the store says. No transaction may be open: this takes one of its own.
 
@@ -113,6 +114,7 @@ class Engine(Elections):
             with every answer.
         cluster: the cluster's identity, for the record of the first change.
         marked(index, payload): a mark is applied (`MARK_KIND`), and nothing after it in this tick.
+        doubted(): a copy of this store came whole to a follower, and was not fit for use.
         """
         adopted = store.meta(_ADOPTED)
         founders = configured(members, adopted.decode() if adopted is not None else cluster)
@@ -123,7 +125,7 @@ class Engine(Elections):
         self._rng = rng or random.Random()
         self._dropped, self._stamp, self._observe = on_dropped, stamp, observe
         self._wall_ms, self._room_ok, self._heard = wall_ms, room_ok, heard
-        self._marked = marked
+        self._marked, self._doubted = marked, doubted
         self.shunned: frozenset[str] = frozenset()
         """Who is handed nothing over to."""
 
@@ -325,6 +327,8 @@ class Engine(Elections):
             case Piece():
                 self._on_piece(peer, message)
             case PieceTaken() if message.term == self.term and self.is_leader:
+                if message.unfit:
+                    self._doubted()
                 index = self._outgoing.taken(node, message, self._monotonic())
                 if index is not None and node in self._followers:
                     self._followers[node].restart(index + 1)

@@ -125,6 +125,7 @@ class PieceTaken(msgspec.Struct, array_like=True, frozen=True, tag=10):
     """The snapshot at `index` is here up to `offset`, or not needed any more if that is its size.
 
     A negative offset asks the leader to begin again, and not before so many seconds have passed.
+    unfit: it came whole, and is not what it should be: the leader's own store may be damaged.
     Urgent: it opens the window and promises nothing. That a snapshot was installed shows in later answers only.
     """
 
@@ -132,6 +133,7 @@ class PieceTaken(msgspec.Struct, array_like=True, frozen=True, tag=10):
     term: int
     index: int
     offset: int
+    unfit: bool = False
 
 
 class Digest(msgspec.Struct, array_like=True, frozen=True, tag=20):

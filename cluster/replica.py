@@ -135,6 +135,7 @@ class Replica:
             heard=self._heard,
             cluster=cluster,
             marked=lambda index, payload: self.scrub.marked(index, payload),
+            doubted=self._doubt,
         )
         self._changes = Changes(self.engine)
         self._changed: list[tuple[object, ToldChange]] = []
@@ -495,6 +496,11 @@ class Replica:
     def _is_unfit(self) -> bool:
         """Whether this replica must not serve as leader: its store is damaged, and there are others."""
         return self._repair is not None and len(self.engine.membership.voters) > 1
+
+    def _doubt(self) -> None:
+        """Read everything again now: whoever is to get a copy of a damaged store gets none."""
+        self.scrub.check()
+        self.scrub.ask()
 
     def _begin_repair(self, cause: str) -> None:
         self._hear_of(self.name, cause)

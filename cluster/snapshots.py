@@ -8,6 +8,7 @@ probe.
 
 What cannot be had now is tried again later, after pauses that grow: a copy for which the leader's disk has no room, and
 a snapshot that the follower has no room for or cannot use. Both are said once, and the follower reports its `trouble`.
+A copy that came whole and is not fit for use is reason for the leader to doubt its own store, of which it was made.
 """
 
 from __future__ import annotations
@@ -175,10 +176,9 @@ class Incoming:
     def take(self, piece: Piece, commit_index: int, now_s: float) -> PieceTaken:
         """Take a piece in and say what to answer. A snapshot at or below the commit index is not wanted."""
         try:
-            offset = self._take(piece, commit_index, now_s)
+            return PieceTaken(piece.term, piece.index, self._take(piece, commit_index, now_s))
         except (CopyError, ValueError) as error:
-            offset = self._failed(str(error), commit_index, now_s)
-        return PieceTaken(piece.term, piece.index, offset)
+            return self._failed(error, piece.term, piece.index, commit_index, now_s)
 
     def _take(self, piece: Piece, commit_index: int, now_s: float) -> int:
         if piece.index <= commit_index:
@@ -222,7 +222,7 @@ class Incoming:
                 self._told_s = now_s
                 return PieceTaken(self._term, index, self._last_offset), False
         except (CopyError, ValueError) as error:
-            return PieceTaken(self._term, index, self._failed(str(error), commit_index, now_s)), False
+            return self._failed(error, self._term, index, commit_index, now_s), False
         taken = PieceTaken(self._term, index, size)
         if index <= commit_index:
             self.abandon()
@@ -231,12 +231,13 @@ class Incoming:
         self._install = None
         return taken, True
 
-    def _failed(self, trouble: str, commit_index: int, now_s: float) -> int:
+    def _failed(self, error: Exception, term: int, index: int, commit_index: int, now_s: float) -> PieceTaken:
         """Give up for now. Returns what asks the leader to wait."""
+        is_unfit = self._is_whole and isinstance(error, ValueError)
         self.abandon()
         self._failed_at = commit_index
-        self._patience.failed(trouble, now_s)
-        return -self._patience.left_s(now_s)
+        self._patience.failed(str(error), now_s)
+        return PieceTaken(term, index, -self._patience.left_s(now_s), is_unfit)
 
     def abandon(self) -> None:
         """Forget the pieces."""

@@ -10,7 +10,7 @@ import pytest
 
 from cluster import scrub
 from cluster.journal import MARK_KIND
-from cluster.messages import Digest
+from cluster.messages import Digest, PieceTaken
 from cluster.scrub import Scrub, ScrubSettings, Tally
 from storage.block import encode_block
 from storage.memory_store import MemoryStore
@@ -94,6 +94,20 @@ def test_without_an_interval_there_is_a_pass_only_when_somebody_asks() -> None:
     assert passes(trio) == {1}
     next_pass(trio)
     assert passes(trio) == {1}
+
+
+def test_a_leader_whose_copy_is_no_good_for_a_follower_reads_everything_again() -> None:
+    trio = filled(ScrubSettings(interval_ms=0))
+    leader = trio.replicas[trio.leader]
+    follower = next(name for name in trio.names if name != trio.leader)
+    leader.deliver(follower, PieceTaken(leader.engine.term, 1, -5))
+    trio.run(2.0)
+    assert passes(trio) == {0}, "it had no room, which says nothing about the leader"
+    read_bytes = leader.scrub.tally.bytes
+    leader.deliver(follower, PieceTaken(leader.engine.term, 1, -5, unfit=True))
+    trio.run(2.0)
+    assert passes(trio) == {1}
+    assert leader.scrub.tally.bytes > read_bytes
 
 
 def test_an_ask_during_a_pass_is_for_the_next_one() -> None:

@@ -195,6 +195,15 @@ def test_what_cannot_be_used_is_asked_for_ever_more_seldom(failure: Exception) -
     assert incoming.step(1, now_s)[1], "it is tried for ever"
 
 
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_a_leader_is_told_when_its_copy_came_whole_and_is_no_good(failure: Exception) -> None:
+    store, incoming = slow()
+    store.fails_with = failure
+    stream(Outgoing(source(), TUNING), incoming)
+    told, _ = incoming.step(1, NOW_S)
+    assert (told is not None and told.unfit) == isinstance(failure, ValueError)
+
+
 def test_a_snapshot_of_a_newer_format_is_refused_at_its_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     _, incoming = target()
     monkeypatch.setattr("cluster.snapshots.FORMAT", FORMAT + 1)
