@@ -166,6 +166,7 @@ class _Call:
     item: bytes
     answer: asyncio.Future[Reply]
     receive: Receive | None
+    is_keyed: bool
     sent_to: _Leader | None = None
     gone: bool = False
     """Its consumer has gone; a late delivery is given back."""
@@ -229,7 +230,7 @@ class Client:
         """Have `operation` carried out by the leader and return its outcome.
 
         Coalesced with what else is submitted in the same pass of the loop; retried under the same operation id through
-        leader changes. A cancelled receive gives back what it may have leased.
+        leader changes. A cancelled receive gives back what it may have leased, unless it has a key.
         Raises `ClusterTrouble` when there is no answer after `timeout_ms` (plus the `wait_ms` of a `Receive`).
         """
         self._refuse_if_hopeless()
@@ -238,7 +239,7 @@ class Client:
         self._seq += 1
         item = encode_item(self._session, self._seq, operation, block)
         loop = asyncio.get_running_loop()
-        call = _Call(self._seq, item, loop.create_future(), receive)
+        call = _Call(self._seq, item, loop.create_future(), receive, type(operation) is Keyed)
         self._calls[call.seq] = call
         self._unsent.append(call)
         self._schedule_flush()
@@ -259,12 +260,18 @@ class Client:
         self._abandon(call)
 
     def _abandon(self, call: _Call) -> None:
-        """Nobody waits for the answer any more. What was sent may still happen; a lease is then given back."""
+        """Nobody waits for the answer any more. What was sent may still happen; a lease is then given back.
+
+        Not one under a key: whoever has the key may ask again, on another node, and gets this very lease.
+        """
         if call.sent_to is None or call.receive is None:
             self._finish(call)
             return
-        call.gone = True
         call.sent_to.connection.send(CANCEL, CANCEL_PAYLOAD.pack(self._session, call.seq))
+        if call.is_keyed:
+            self._finish(call)
+            return
+        call.gone = True
         # Should the leader have logged it already, its outcome arrives within moments; else it never will.
         asyncio.get_running_loop().call_later(NACK_TIMEOUT_MS / 1000, self._finish, call)
 

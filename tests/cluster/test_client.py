@@ -26,7 +26,22 @@ from cluster.wire import (
     ask_decoder,
     hello_decoder,
 )
-from storage.operations import ITEM_HEADER, Done, Forget, GetQueue, Item, PurgeQueue, decode_items, encode_outcome
+from storage.operations import (
+    ITEM_HEADER,
+    Delivery,
+    Done,
+    Forget,
+    GetQueue,
+    Item,
+    Keyed,
+    Nack,
+    Operation,
+    PurgeQueue,
+    Receive,
+    Received,
+    decode_items,
+    encode_outcome,
+)
 
 Answer = Callable[[Connection, Item], None]
 
@@ -134,6 +149,29 @@ async def test_what_was_never_sent_is_not_done(tmp_path: Path) -> None:
         await client.submit(PurgeQueue("q"), timeout_ms=50)
     assert trouble.value.outcome == "not_done"
     await client.close()
+
+
+@pytest.mark.parametrize("is_keyed", [False, True])
+async def test_a_lease_that_comes_too_late_is_given_back_unless_it_can_be_asked_for_again(
+    is_keyed: bool, shard: Shard, client: Client
+) -> None:
+    receive, asked = Receive("q", 1, 1000, 7), list[tuple[Connection, Item]]()
+    shard.on_operation = lambda connection, item: asked.append((connection, item))
+    with pytest.raises(ClusterTrouble) as raised:
+        await client.submit(Keyed(bytes(16), bytes(16), receive) if is_keyed else receive, timeout_ms=50)
+    assert raised.value.outcome == "unknown"
+    late = encode_outcome(Received(7, 1, [Delivery(4, 1, 1, 0)]))
+    (connection, item), settled = asked[0], list[Operation]()
+
+    def note(connection: Connection, item: Item) -> None:
+        settled.append(item.operation)
+        shard.done(connection, item)
+
+    shard.on_operation = note
+    connection.send(OUTCOMES, ITEM_HEADER.pack(item.session, item.seq, len(late), 0), late)
+    await client.submit(PurgeQueue("q"), timeout_ms=1000)
+    await client.submit(PurgeQueue("q"), timeout_ms=1000)  # by now the client has read what was late, and acted on it
+    assert [type(operation) is Nack for operation in settled].count(True) == (not is_keyed)
 
 
 async def test_the_own_replica_is_asked_for_what_it_has(shard: Shard, client: Client) -> None:
