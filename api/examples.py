@@ -41,10 +41,11 @@ _ORDER = {
     "timestamp": _AT,
     "key": "order 7",
 }
-_R1, _R3 = "17a314955fe9792391", "17a314955fe9792393"
+_R1, _R3, _R4 = "17a314955fe9792391", "17a314955fe9792393", "17a314955fe9792394"
 
 EXAMPLES: tuple[Example, ...] = (
     Example("PUT /v1/queues/dead", {}, 201),
+    Example("PUT /v1/queues/mails", {}, 201),
     Example("PUT /v1/queues/orders", {"attempts_max": 5, "dead_letter_queue": "dead", "history_ms": 3_600_000}, 201),
     Example("GET /v1/queues?limit=100"),
     Example("GET /v1/queues/orders?consistency=local"),
@@ -58,9 +59,15 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "POST /v1/queues/orders/messages",
-        {"messages": [{"body": "two oars", "delay_ms": 60_000}, {"body_base64": "AP8=", "priority": 9}]},
+        {
+            "messages": [
+                {"body": "two oars", "delay_ms": 60_000},
+                {"body_base64": "AP8=", "priority": 9},
+                {"body": "a buoy", "ttl_ms": 3_600_000},
+            ]
+        },
         201,
-        {"messages": [{"message_id": 2, "timestamp": _AT}, {"message_id": 3, "timestamp": _AT}]},
+        {"messages": [{"message_id": number, "timestamp": _AT} for number in (2, 3, 4)]},
     ),
     Example("GET /v1/queues/orders/messages?after=0&limit=1", answer={"messages": [_ORDER]}),
     Example("GET /v1/queues/orders/messages?key=order%207", answer={"messages": [_ORDER]}),
@@ -77,7 +84,7 @@ EXAMPLES: tuple[Example, ...] = (
     Example("DELETE /v1/queues/orders/messages/2", None, 204),
     Example(
         "POST /v1/queues/orders/receive",
-        {"max": 2, "lease_ms": 60_000, "consumer": "worker 1"},
+        {"max": 3, "lease_ms": 60_000, "consumer": "worker 1"},
         answer={
             "messages": [
                 {
@@ -98,6 +105,16 @@ EXAMPLES: tuple[Example, ...] = (
                     "attempt": 1,
                     "timestamp": _AT,
                     "key": "order 7",
+                    "first_delivered": _AT,
+                },
+                {
+                    "message_id": 4,
+                    "receipt": _R4,
+                    "attributes": {},
+                    "body": "a buoy",
+                    "attempt": 1,
+                    "timestamp": _AT,
+                    "expires": "2023-11-14T23:13:20.000Z",
                     "first_delivered": _AT,
                 },
             ]
@@ -121,13 +138,41 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "POST /v1/queues/orders/nack",
-        {"receipts": [_R1], "delay_ms": 5_000, "reason": "the yard is closed"},
-        answer={"results": [{"receipt": _R1, "status": "nacked"}]},
+        {"receipts": [_R3], "delay_ms": 5_000, "reason": "the yard is closed"},
+        answer={"results": [{"receipt": _R3, "status": "nacked"}]},
     ),
     Example(
         "POST /v1/queues/orders/ack",
-        {"receipts": [_R3]},
-        answer={"results": [{"receipt": _R3, "status": "acked"}]},
+        {"receipts": [_R4]},
+        answer={"results": [{"receipt": _R4, "status": "acked"}]},
+    ),
+    Example(
+        "POST /v1/transactions",
+        {
+            "acks": [{"queue": "orders", "receipts": [_R1]}],
+            "sends": [{"queue": "mails", "messages": [{"body": "your sloop is on its way"}]}],
+        },
+        answer={
+            "acked": 1,
+            "nacked": 0,
+            "extended": 0,
+            "sends": [{"queue": "mails", "messages": [{"message_id": 1, "timestamp": _AT}]}],
+        },
+        key="e5d2",
+    ),
+    Example(
+        "POST /v1/transactions",
+        {"nacks": [{"queue": "orders", "receipts": [_R4]}]},
+        409,
+        {
+            "type": "urn:trimaran:stale-receipt",
+            "title": "A receipt is stale: nothing was done",
+            "status": 409,
+            "detail": "A receipt is stale: nothing was done.",
+            "remedy": "Leave it out, and receive the message again.",
+            "field": "$.nacks[0].receipts[0]",
+            "stale": ["$.nacks[0].receipts[0]"],
+        },
     ),
     Example("POST /v1/queues/orders/purge", answer={"purged": 1}),
     Example("DELETE /v1/queues/orders", None, 204),

@@ -13,9 +13,22 @@ from api.properties import TYPE, TYPE_CHARACTERS_MAX
 from api.request import answer_json
 from api.rest import APPLIED_INDEX, MESSAGE_ID_MAX, STALENESS_MS
 from storage.history import EVENTS
-from storage.limits import BATCH_MESSAGES_MAX, HOLD_MS_MAX, KEY_BYTES_MAX, PRIORITY_MAX
+from storage.limits import (
+    BATCH_MESSAGES_MAX,
+    HOLD_MS_MAX,
+    KEY_BYTES_MAX,
+    PRIORITY_MAX,
+    TRANSACTION_MESSAGES_MAX,
+    TRANSACTION_STEPS_MAX,
+)
 from storage.settings import LIMITS, QueueSettings
 
+_QUEUE = {
+    "name": "queue",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,80}(\.fifo)?$"},
+}
 _TEXT = {"type": "string"}
 _ID = {"type": "integer", "minimum": 1}
 _COUNT = {"type": "integer", "minimum": 0}
@@ -38,7 +51,13 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _steps(required: list[str], /, **properties: Any) -> dict[str, Any]:
+    """Steps of a transaction: each has a queue."""
+    return _list(_closed(["queue", *required], queue=_QUEUE["schema"], **properties), maxItems=TRANSACTION_STEPS_MAX)
+
+
 _RECEIPTS = _list(_TEXT, minItems=1, maxItems=BATCH_MESSAGES_MAX)
+_SENT = _list(_object(["message_id"], message_id=_ID, timestamp=_TIME, duplicate={"const": True}))
 _LEASE = {"type": "integer", "minimum": LIMITS["lease_ms"][0], "maximum": LIMITS["lease_ms"][1]}
 _MILLISECONDS = {"type": "integer", "minimum": 0, "maximum": HOLD_MS_MAX}
 _NAMES = {
@@ -104,10 +123,7 @@ SCHEMAS: dict[str, Any] = {
     },
     "Batch": _closed(["messages"], messages=_list(_ref("Message"), minItems=1, maxItems=BATCH_MESSAGES_MAX)),
     "Send": {"anyOf": [_ref("Message"), _ref("Batch")]},
-    "Sent": _object(
-        ["messages"],
-        messages=_list(_object(["message_id"], message_id=_ID, timestamp=_TIME, duplicate={"const": True})),
-    ),
+    "Sent": _object(["messages"], messages=_SENT),
     "Receive": _closed(
         max={"type": "integer", "minimum": 1, "maximum": BATCH_MESSAGES_MAX, "default": 1},
         wait_ms={"type": "integer", "minimum": 0, "maximum": 20000, "default": 0},
@@ -193,6 +209,24 @@ SCHEMAS: dict[str, Any] = {
             "description": "All that keeps it from being delivered now; none: it is next in its turn.",
         },
     ),
+    "Transaction": {
+        **_closed(
+            acks=_steps(["receipts"], receipts=_RECEIPTS),
+            nacks=_steps(["receipts"], receipts=_RECEIPTS, delay_ms=_MILLISECONDS, reason=_TEXT),
+            extends=_steps(["receipts", "lease_ms"], receipts=_RECEIPTS, lease_ms=_LEASE),
+            sends=_steps(["messages"], messages=_list(_ref("Message"), minItems=1, maxItems=BATCH_MESSAGES_MAX)),
+        ),
+        "description": f"At most {TRANSACTION_STEPS_MAX} steps with {TRANSACTION_MESSAGES_MAX} receipts and messages "
+        "in all, done in this order: acks, nacks, extends, sends.",
+        "minProperties": 1,
+    },
+    "Committed": _object(
+        ["acked", "nacked", "extended", "sends"],
+        acked=_COUNT,
+        nacked=_COUNT,
+        extended=_COUNT,
+        sends=_list(_object(["queue", "messages"], queue=_TEXT, messages=_SENT)),
+    ),
     "Cluster": _object(
         ["node", "nodes", "shards"],
         node=_TEXT,
@@ -235,6 +269,7 @@ SCHEMAS: dict[str, Any] = {
         detail=_TEXT,
         field=_TEXT,
         limit={"type": "integer"},
+        stale={**_list(_TEXT), "description": "Where in the request the receipts stand that were stale."},
         remedy=_TEXT,
         outcome={"enum": ["unknown", "not_done"]},
     ),
@@ -258,12 +293,6 @@ SCHEMAS: dict[str, Any] = {
     "Anything": {"type": "object"},
 }
 
-_QUEUE = {
-    "name": "queue",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,80}(\.fifo)?$"},
-}
 _MESSAGE_ID = {
     "name": "message_id",
     "in": "path",
@@ -379,6 +408,7 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("post", "/v1/queues/{queue}/ack", "Messages are done", "Ack", {200: "Results"}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/nack", "Deliver messages again", "Nack", {200: "Results"}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/extend", "Hold messages longer", "Extend", {200: "Results"}, [_QUEUE, _KEY]),
+    ("post", "/v1/transactions", "Settle and send, all or nothing", "Transaction", {200: "Committed"}, [_KEY]),
     ("get", "/v1/cluster", "What this node knows of the cluster", None, {200: "Cluster"}, []),
     ("put", "/v1/cluster/members/{member}", "Add a member: a learner first", "MemberIn", {200: "Member"}, [_MEMBER]),
     ("patch", "/v1/cluster/members/{member}", "A member has moved", "MemberIn", {200: "Member"}, [_MEMBER]),
@@ -405,17 +435,24 @@ def template(path: str) -> str:
 
 
 def _content(name: str, examples: list[Any]) -> dict[str, Any]:
-    shown = {str(number): {"value": value} for number, value in enumerate(examples, 1)}
     return {
-        "application/json": {"schema": _ref(name), **({"examples": shown} if shown else {})},
+        "application/json": {"schema": _ref(name), **_shown(examples)},
         "application/msgpack": {"schema": _ref(name)},
     }
+
+
+def _problem(examples: list[Any]) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": _ref("Problem"), **_shown(examples)}}
+    return {"description": "Refused", "content": content}
+
+
+def _shown(examples: list[Any]) -> dict[str, Any]:
+    return {"examples": {str(number): {"value": each} for number, each in enumerate(examples, 1)}} if examples else {}
 
 
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
     paths: dict[str, Any] = {}
-    problem = {"description": "Refused", "content": {"application/problem+json": {"schema": _ref("Problem")}}}
     examples: dict[tuple[str, str], list[Example]] = {}
     for example in EXAMPLES:
         examples.setdefault((example.method, template(example.path)), []).append(example)
@@ -427,12 +464,13 @@ def document() -> dict[str, Any]:
             if name:
                 told = [example.answer for example in shown if example.status == status and example.answer is not None]
                 responses[str(status)]["content"] = _content(name, told)
-        responses["default"] = problem
+        told = [example.answer for example in shown if example.status >= 400]
+        responses["default"] = _problem(told)
         if _CONSISTENCY in parameters:
             responses["200"]["headers"] = _STALENESS
         operation: dict[str, Any] = {"summary": summary, "parameters": parameters, "responses": responses}
         if wanted is not None:
-            asked = [example.body for example in shown if example.body is not None]
+            asked = [example.body for example in shown if example.body is not None and example.status < 400]
             operation["requestBody"] = {"content": _content(wanted, asked)}
         paths.setdefault(path, {})[method] = operation
     return {

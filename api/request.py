@@ -64,10 +64,15 @@ SETTINGS = web.AppKey("settings", HttpSettings)
 def queue_name(request: web.Request) -> str:
     """The queue in the path. Raises `Problem`."""
     name = request.match_info["queue"]
+    check_queue(name, "queue")
+    return name
+
+
+def check_queue(name: str, field: str) -> None:
+    """Raises `Problem` for what cannot be a queue's name."""
     if not QUEUE_NAME.fullmatch(name):
         remedy = "Use 1 to 80 of A-Z a-z 0-9 _ - and, if you like, .fifo at the end."
-        raise invalid("queue", "this is no name for a queue", remedy, 80)
-    return name
+        raise invalid(field, "this is no name for a queue", remedy, 80)
 
 
 def integer(request: web.Request, name: str, default: int, lowest: int, highest: int) -> int:

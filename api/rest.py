@@ -84,16 +84,16 @@ WAIT_MS_MAX = 20_000
 MESSAGE_ID_MAX = 2**53 - 1
 """Ids are numbers in JSON, and many clients keep those as doubles."""
 
-_Lease = Annotated[int, msgspec.Meta(ge=LIMITS["lease_ms"][0], le=LIMITS["lease_ms"][1])]
+Lease = Annotated[int, msgspec.Meta(ge=LIMITS["lease_ms"][0], le=LIMITS["lease_ms"][1])]
 _M = TypeVar("_M")
-_Batch = Annotated[list[_M], msgspec.Meta(min_length=1, max_length=BATCH_MESSAGES_MAX)]
-_Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=BATCH_MESSAGES_MAX)]
+Batch = Annotated[list[_M], msgspec.Meta(min_length=1, max_length=BATCH_MESSAGES_MAX)]
+Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=BATCH_MESSAGES_MAX)]
 
 
 class SendIn(MessageIn):
     """One message, or a list of messages."""
 
-    messages: _Batch[MessageIn] | msgspec.UnsetType = msgspec.UNSET
+    messages: Batch[MessageIn] | msgspec.UnsetType = msgspec.UNSET
 
     def members(self) -> int:
         """The list, and those of its messages."""
@@ -105,7 +105,7 @@ class SendIn(MessageIn):
 class PackedSendIn(PackedMessageIn):
     """One message, or a list of messages, in msgpack."""
 
-    messages: _Batch[PackedMessageIn] | msgspec.UnsetType = msgspec.UNSET
+    messages: Batch[PackedMessageIn] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ReceiveIn(Wish):
@@ -113,20 +113,20 @@ class ReceiveIn(Wish):
 
     max: Annotated[int, msgspec.Meta(ge=1, le=BATCH_MESSAGES_MAX)] = 1
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=WAIT_MS_MAX)] = 0
-    lease_ms: _Lease | msgspec.UnsetType = msgspec.UNSET
+    lease_ms: Lease | msgspec.UnsetType = msgspec.UNSET
     consumer: str = ""
 
 
 class AckIn(Wish):
     """Messages that are done."""
 
-    receipts: _Receipts
+    receipts: Receipts
 
 
 class NackIn(Wish):
     """Messages that were not handled."""
 
-    receipts: _Receipts
+    receipts: Receipts
     delay_ms: Hold | msgspec.UnsetType = msgspec.UNSET
     reason: str = ""
 
@@ -134,8 +134,8 @@ class NackIn(Wish):
 class ExtendIn(Wish):
     """Messages that take longer."""
 
-    receipts: _Receipts
-    lease_ms: _Lease
+    receipts: Receipts
+    lease_ms: Lease
 
 
 async def submit(

@@ -111,6 +111,9 @@ GIVE_WAY_STEPS_MAX = 1000
 TRANSACTION_STEPS_MAX = 100
 """Steps of one transaction: bounds the work of one operation, and what must be remembered to take it back."""
 
+TRANSACTION_MESSAGES_MAX = BATCH_MESSAGES_MAX
+"""Messages that one transaction settles and sends in all: as many as any other operation may touch."""
+
 TIME_END_MS = 221_845_392_000_000
 """Cluster times that can be asked for end with the year 8999: whatever is added to one can still be told as a date."""
 

@@ -50,6 +50,7 @@ from storage.limits import (
     PROPERTIES_BYTES_MAX,
     REASON_BYTES_MAX,
     TIME_END_MS,
+    TRANSACTION_MESSAGES_MAX,
     TRANSACTION_STEPS_MAX,
 )
 from storage.operations import (
@@ -78,6 +79,7 @@ from storage.operations import (
     decode_entry,
     decode_outcome,
     encode_outcome,
+    messages_of,
 )
 from storage.pulse import pulse
 from storage.queue_rules import delete_queue, purge_queue, put_queue
@@ -200,7 +202,11 @@ def _is_sound(operation: Operation) -> bool:
         case CancelMessage():
             return 0 <= operation.message_id < ID_END
         case Transaction():
-            return 0 < len(operation.steps) <= TRANSACTION_STEPS_MAX and all(map(_is_sound, operation.steps))
+            return (
+                0 < len(operation.steps) <= TRANSACTION_STEPS_MAX
+                and all(map(_is_sound, operation.steps))
+                and sum(map(messages_of, operation.steps)) <= TRANSACTION_MESSAGES_MAX
+            )
         case StartRedrive():
             wanted, rate = operation.filter, operation.rate
             return (

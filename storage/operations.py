@@ -187,14 +187,19 @@ class CancelMessage(msgspec.Struct, array_like=True, frozen=True, tag=13):
 
 
 class Transaction(msgspec.Struct, array_like=True, frozen=True, tag=14):
-    """All of `steps` or nothing. → `Committed`, or the `Refused` of the step at `position`.
+    """All of `steps` or nothing. → `Committed`, or the `Refused` of the first `step` that cannot be done.
 
-    A claim that is stale refuses the whole. The item's block is the blocks of its sends one after another,
-    `block_bytes` of each.
+    A claim that is stale refuses the whole; `Refused.stale` names the messages. The item's block is the blocks of its
+    sends one after another, `block_bytes` of each.
     """
 
     steps: list[Send | Ack | Nack | Extend]
     block_bytes: list[int] = []
+
+
+def messages_of(step: Send | Ack | Nack | Extend) -> int:
+    """How many messages a step sends or settles."""
+    return step.count if isinstance(step, Send) else sum(claim.count for claim in step.claims)
 
 
 class Forget(msgspec.Struct, array_like=True, frozen=True, tag=10):
@@ -313,7 +318,8 @@ class Refused(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
     `code` is one of the constants in `storage.machine` (`queue_not_found`, `body_too_large`, …); `limit` is the limit
     that was crossed, 0 where there is none; `position` names the offending message of a batch, `step` that of a
-    transaction; `detail` says what a code alone cannot.
+    transaction; `detail` says what a code alone cannot; `stale` has the ids of messages that were not held under their
+    claim's token any more.
     """
 
     code: str
@@ -321,6 +327,7 @@ class Refused(msgspec.Struct, array_like=True, frozen=True, tag=1):
     position: int = 0
     step: int = 0
     detail: str = ""
+    stale: list[int] = []
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=2):

@@ -103,7 +103,7 @@ def transact(
         if isinstance(outcome, Refused):
             refused = msgspec.structs.replace(outcome, step=number)
         elif isinstance(outcome, Settled) and outcome.stale:
-            refused = Refused(STALE_RECEIPT, step=number)
+            refused = Refused(STALE_RECEIPT, step=number, stale=outcome.stale)
         else:
             assert isinstance(outcome, Sent | Settled)
             outcomes.append(outcome)

@@ -302,10 +302,10 @@ class Naive:
             mine = [rest.pop(0) for _ in range(step.count)] if isinstance(step, Send) else []
             outcome = self.do(step, mine, Done())
             if isinstance(outcome, Settled) and outcome.stale:
-                outcome = Refused(codes.STALE_RECEIPT)
+                outcome = Refused(codes.STALE_RECEIPT, stale=outcome.stale)
             if isinstance(outcome, Refused):
                 self.queues = before
-                return Refused(outcome.code, outcome.limit, outcome.position, number, outcome.detail)
+                return Refused(outcome.code, outcome.limit, outcome.position, number, outcome.detail, outcome.stale)
             assert isinstance(outcome, Sent | Settled)
             outcomes.append(outcome)
         return Committed(outcomes)
