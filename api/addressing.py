@@ -98,7 +98,7 @@ async def get_history(request: web.Request) -> web.Response:
 
 
 def _told(event: Event) -> dict[str, Any]:
-    who = "queue" if event.what in (history.MOVED, history.CAME) else "consumer"
+    who = "queue" if event.what in history.OF_QUEUES else "consumer"
     more = {who: event.who, "reason": event.why}
     named = {name: text for name, text in more.items() if text}
     return {"timestamp": timestamp(event.at_ms), "event": event.what, **named}

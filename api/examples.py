@@ -41,6 +41,8 @@ _ORDER = {
     "timestamp": _AT,
     "key": "order 7",
 }
+_NO_WIND = {"dead": {"reason": ["no wind"]}}
+_TRIP = "1655f004e91237fbf1"
 _R1, _R3, _R4 = "17a314955fe9792391", "17a314955fe9792393", "17a314955fe9792394"
 
 EXAMPLES: tuple[Example, ...] = (
@@ -176,6 +178,64 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example("POST /v1/queues/orders/purge", answer={"purged": 1}),
     Example("DELETE /v1/queues/orders", None, 204),
+    # --- dead letters -------------------------------------------------------------------------------------------------
+    Example("PUT /v1/queues/trips", {"attempts_max": 1, "dead_letter_queue": "dead"}, 201),
+    Example("POST /v1/queues/trips/messages", {"body": "to Fiji"}, 201),
+    Example("POST /v1/queues/trips/receive", {"consumer": "worker 1"}, key="e2b8"),
+    Example("POST /v1/queues/trips/nack", {"receipts": [_TRIP], "reason": "no wind"}),
+    Example(
+        "GET /v1/queues/dead/dead-letters?group_by=reason",
+        answer={
+            "groups": [
+                {
+                    "reason": "no wind",
+                    "queue": "trips",
+                    "count": 1,
+                    "first_id": 1,
+                    "last_id": 1,
+                    "first_given_up": _AT,
+                    "last_given_up": _AT,
+                }
+            ],
+            "complete": True,
+            "after": 1,
+        },
+    ),
+    Example(
+        "POST /v1/queues/dead/redrive",
+        {"filter": _NO_WIND, "dry_run": True},
+        answer={
+            "dry_run": True,
+            "looked": 1,
+            "held": 0,
+            "destinations": {"trips": 1},
+            "complete": True,
+            "after": 1,
+        },
+    ),
+    Example(
+        "POST /v1/queues/dead/redrive",
+        {"filter": _NO_WIND, "rate": {"messages": 100}},
+        201,
+        {
+            "task": 1,
+            "queue": "dead",
+            "state": "running",
+            "messages": 1,
+            "looked": 0,
+            "moved": 0,
+            "held": 0,
+            "started": _AT,
+            "to": None,
+            "filter": _NO_WIND,
+            "destinations": {},
+            "rate": {"messages": 100, "per_ms": 1000, "burst": 0},
+        },
+    ),
+    Example("DELETE /v1/queues/dead/redrive/1"),
+    Example("GET /v1/queues/dead/redrive/1"),
+    Example("POST /v1/queues/dead/redrive/1/undo", {}, 201),
+    Example("GET /v1/queues/dead/redrive"),
     # --- the simple API -----------------------------------------------------------------------------------------------
     Example("POST /send_message", {"message": "Hello, world!"}, 201, {"message_id": 1, "timestamp": _AT}),
     Example(

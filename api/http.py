@@ -6,7 +6,7 @@ import socket
 
 from aiohttp import web
 
-from api import addressing, health, members, openapi, rest, seed, transactions
+from api import addressing, health, members, openapi, redrive, rest, seed, transactions
 from api.aws import endpoint
 from api.aws.keys import Keys, NoKeys
 from api.drain import DRAIN, Drain
@@ -23,17 +23,8 @@ def application(client: Client, settings: HttpSettings, keys: Keys | None = None
     app[DRAIN] = Drain()
     app[endpoint.KEYS] = keys or NoKeys()
     app[SETTINGS] = settings
-    app.add_routes(
-        [
-            *rest.ROUTES,
-            *addressing.ROUTES,
-            *transactions.ROUTES,
-            *members.ROUTES,
-            *seed.ROUTES,
-            *health.ROUTES,
-            *openapi.ROUTES,
-        ]
-    )
+    for face in (rest, addressing, transactions, redrive, members, seed, health, openapi):
+        app.add_routes(face.ROUTES)
     return app
 
 

@@ -58,6 +58,8 @@ def _steps(required: list[str], /, **properties: Any) -> dict[str, Any]:
 
 _RECEIPTS = _list(_TEXT, minItems=1, maxItems=BATCH_MESSAGES_MAX)
 _SENT = _list(_object(["message_id"], message_id=_ID, timestamp=_TIME, duplicate={"const": True}))
+_COUNTS = {"type": "object", "additionalProperties": _COUNT}
+_RATE = _ref("Rate")
 _LEASE = {"type": "integer", "minimum": LIMITS["lease_ms"][0], "maximum": LIMITS["lease_ms"][1]}
 _MILLISECONDS = {"type": "integer", "minimum": 0, "maximum": HOLD_MS_MAX}
 _NAMES = {
@@ -227,6 +229,66 @@ SCHEMAS: dict[str, Any] = {
         extended=_COUNT,
         sends=_list(_object(["queue", "messages"], queue=_TEXT, messages=_SENT)),
     ),
+    "RedriveIn": {
+        **_closed(
+            to={**_TEXT, "description": "Where to. Without it each goes to the queue that gave it up."},
+            filter=_closed(
+                dead={"type": "object", "description": "Of queue, reason, attempts, consumer, sent_ms, given_up_ms."},
+                attributes={"type": "object"},
+                body={"type": "object"},
+            ),
+            rate=_RATE,
+            dry_run={"type": "boolean", "description": "Say what would be moved, and move nothing."},
+            after={**_COUNT, "description": "Where a dry run goes on that was not complete."},
+        ),
+        "description": "Filters are in the language of docs/filters.md; all of them must match.",
+    },
+    "UndoIn": _closed(rate=_RATE),
+    "Preview": _object(
+        ["dry_run", "looked", "held", "destinations", "complete", "after"],
+        dry_run={"const": True},
+        looked=_COUNT,
+        held=_COUNT,
+        destinations=_COUNTS,
+        complete={"type": "boolean"},
+        after=_COUNT,
+    ),
+    "Redrive": _object(
+        ["task", "queue", "state", "messages", "looked", "moved", "held", "started"],
+        task=_ID,
+        queue=_TEXT,
+        state={"enum": ["running", "done", "cancelled", "stopped"]},
+        messages={**_COUNT, "description": "In the queue when it started; of an undo, those that were moved."},
+        looked={**_COUNT, "description": "It has looked at so many."},
+        moved=_COUNT,
+        held={**_COUNT, "description": "Wanted, but leased when it looked: they stayed."},
+        started=_TIME,
+        ended=_TIME,
+        undoes=_ID,
+        to={"type": ["string", "null"]},
+        filter={"type": "object"},
+        destinations=_COUNTS,
+        rate=_RATE,
+        cause=_object(["code", "title", "remedy"], code=_TEXT, title=_TEXT, remedy=_TEXT, queue=_TEXT),
+    ),
+    "Redrives": _object(["tasks"], tasks=_list(_ref("Redrive"))),
+    "DeadLetters": _object(
+        ["groups", "complete", "after"],
+        groups=_list(
+            _object(
+                ["reason", "queue", "count", "first_id", "last_id", "first_given_up", "last_given_up"],
+                reason=_TEXT,
+                queue=_TEXT,
+                count=_ID,
+                first_id=_ID,
+                last_id=_ID,
+                first_given_up=_TIME,
+                last_given_up=_TIME,
+            )
+        ),
+        complete={"type": "boolean", "description": "Whether these are all; else go on with `after`, and add up."},
+        after=_COUNT,
+    ),
     "Cluster": _object(
         ["node", "nodes", "shards"],
         node=_TEXT,
@@ -295,6 +357,12 @@ SCHEMAS: dict[str, Any] = {
 
 _MESSAGE_ID = {
     "name": "message_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1, "maximum": MESSAGE_ID_MAX},
+}
+_TASK = {
+    "name": "task",
     "in": "path",
     "required": True,
     "schema": {"type": "integer", "minimum": 1, "maximum": MESSAGE_ID_MAX},
@@ -409,6 +477,45 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("post", "/v1/queues/{queue}/nack", "Deliver messages again", "Nack", {200: "Results"}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/extend", "Hold messages longer", "Extend", {200: "Results"}, [_QUEUE, _KEY]),
     ("post", "/v1/transactions", "Settle and send, all or nothing", "Transaction", {200: "Committed"}, [_KEY]),
+    (
+        "get",
+        "/v1/queues/{queue}/dead-letters",
+        "Dead letters by reason, the most frequent first",
+        None,
+        {200: "DeadLetters"},
+        [
+            _QUEUE,
+            {"name": "group_by", "in": "query", "schema": {"enum": ["reason"], "default": "reason"}},
+            *_query("after"),
+            _CONSISTENCY,
+        ],
+    ),
+    (
+        "post",
+        "/v1/queues/{queue}/redrive",
+        "Give dead letters another chance, or say which would get one",
+        "RedriveIn",
+        {201: "Redrive", 200: "Preview"},
+        [_QUEUE, _KEY],
+    ),
+    ("get", "/v1/queues/{queue}/redrive", "The latest tasks", None, {200: "Redrives"}, [_QUEUE, _CONSISTENCY]),
+    (
+        "get",
+        "/v1/queues/{queue}/redrive/{task}",
+        "How far a task is",
+        None,
+        {200: "Redrive"},
+        [_QUEUE, _TASK, _CONSISTENCY],
+    ),
+    ("delete", "/v1/queues/{queue}/redrive/{task}", "Stop a task", None, {200: "Redrive"}, [_QUEUE, _TASK, _KEY]),
+    (
+        "post",
+        "/v1/queues/{queue}/redrive/{task}/undo",
+        "Take back what a task has moved and nobody has received since",
+        "UndoIn",
+        {201: "Redrive"},
+        [_QUEUE, _TASK, _KEY],
+    ),
     ("get", "/v1/cluster", "What this node knows of the cluster", None, {200: "Cluster"}, []),
     ("put", "/v1/cluster/members/{member}", "Add a member: a learner first", "MemberIn", {200: "Member"}, [_MEMBER]),
     ("patch", "/v1/cluster/members/{member}", "A member has moved", "MemberIn", {200: "Member"}, [_MEMBER]),

@@ -35,6 +35,9 @@ UNDONE = "undone"
 EVENTS = (LEASED, ACKED, NACKED, LEASE_ENDED, DEAD, MOVED, CAME, CHANGED, CANCELLED, EXPIRED, DROPPED, REDRIVEN, UNDONE)
 """All that can happen to a message after it was sent."""
 
+OF_QUEUES = frozenset({MOVED, CAME, REDRIVEN, UNDONE})
+"""Events whose `who` is a queue: where it moved to, or came from."""
+
 _TROUBLE = frozenset({NACKED, LEASE_ENDED, DEAD, MOVED, CAME, CHANGED, REDRIVEN, UNDONE})
 
 

@@ -14,7 +14,7 @@ from api.http import HttpServer
 from api.request import HttpSettings
 from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardDigest, ShardStatus, Status
 from cluster.wire import ToldLook
-from storage import queries
+from storage import queries, redrive_look
 from storage.machine import apply
 from storage.memory_store import MemoryStore
 from storage.operations import (
@@ -95,15 +95,25 @@ class FakeClient(Client):
         self.store.commit()
         return Reply(outcome, memoryview(b""))
 
+    def lead(self) -> None:
+        """Take all steps of redrives that are due."""
+        while (step := redrive_look.next_step(self.store, self.now_ms)) is not None:
+            self._write(encode_item(0, 0, step))
+
+    def _write(self, item: bytes) -> Outcome:
+        index = self.store.last_index + 1
+        entry = encode_entry(self.now_ms, [item])
+        self.store.begin()
+        self.store.append(index, 1, entry)
+        (applied,) = apply(self.store, index, entry).applied
+        self.store.commit()
+        return applied.outcome
+
     def pass_time(self, milliseconds: int) -> None:
         """Let cluster time pass and do what is due."""
         self.now_ms += milliseconds
-        index = self.store.last_index + 1
-        entry = encode_entry(self.now_ms, [encode_item(0, 0, Pulse(500))])
-        self.store.begin()
-        self.store.append(index, 1, entry)
-        apply(self.store, index, entry)
-        self.store.commit()
+        self._write(encode_item(0, 0, Pulse(500)))
+        self.lead()
 
     async def digest(self, *, timeout_ms: int) -> ShardDigest:
         if self.fails_with is not None:
