@@ -523,6 +523,11 @@ class Client:
                 change.sent_to = leader
                 leader.connection.send(ASK, change.question)
 
+    def access_index(self) -> int | None:
+        """The log entry that last made or revoked an access key, as the leader last said; None while none is known."""
+        report = self._replicas[self._leader.name].report if self._leader is not None else None
+        return None if report is None else report.access_index
+
     # --- this node's replica ------------------------------------------------------------------------------------------
 
     async def digest(self, *, timeout_ms: int) -> ShardDigest:

@@ -637,6 +637,7 @@ class Replica:
             engine.memberships.version,
             is_removed=engine.is_removed,
             scrub=self.scrub.tally.report(self.scrub.disagreement, self._known_ailing),
+            access_index=0 if self._repair is not None else queries.access_changed_index(self._store),
         )
 
     def members(self) -> list[MemberReport]:

@@ -554,7 +554,7 @@ def exit_code(error: StorageFailure) -> int:
 def _gist(report: Report) -> tuple[object, ...]:
     return (
         *(report.leader, report.term, report.serving, report.has_quorum, report.trouble),
-        *(report.members_version, report.is_removed),
+        *(report.members_version, report.is_removed, report.access_index),
     )
 
 

@@ -88,6 +88,7 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
     serving: this replica leads and can take operations. has_quorum: it hears a majority of the replicas.
     trouble: why this replica is not fit to serve, in one sentence, or None. members: those in force here;
     `members_version` counts how often that has changed. is_removed: this replica is none, and never will be again.
+    access_index: the log entry that last made or revoked an access key, as far as this replica has applied.
     """
 
     node: str
@@ -103,6 +104,7 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
     members: list[MemberReport] = []
     is_removed: bool = False
     scrub: ScrubReport = ScrubReport()
+    access_index: int = 0
 
 
 class AskDigest(msgspec.Struct, array_like=True, frozen=True, tag=1):

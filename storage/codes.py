@@ -38,5 +38,12 @@ MALFORMED = "malformed"
 STALE_OPERATION = "stale_operation"
 IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
 IDEMPOTENCY_WINDOW_FULL = "idempotency_window_full"
+ACCESS_KEY_NOT_FOUND = "access_key_not_found"
+ACCESS_KEY_EXISTS = "access_key_exists"
+ACCESS_KEY_LIMIT = "access_key_limit"
+FIRST_ADMIN = "first_admin"
+"""As long as there is no admin's key, no other can be made."""
+LAST_ADMIN = "last_admin"
+"""The last admin's key is revoked after all others, or not at all."""
 
 CODES = frozenset(value for name, value in globals().items() if name.isupper())

@@ -138,3 +138,18 @@ SCHEDULE_EVERY_MS_MIN = 1000
 
 SCHEDULE_EVERY_MS_MAX = 366 * 24 * 60 * 60 * 1000
 """The longest interval of a schedule: a year."""
+
+ACCESS_KEYS_MAX = 1000
+"""Access keys of a cluster: every gateway keeps all of them, and asks for all of them when one has changed."""
+
+ACCESS_PATTERNS_MAX = 16
+"""Patterns of one access key: each may have to be tried for each request."""
+
+ACCESS_PATTERN_STARS_MAX = 8
+"""Stars of one pattern: a name has no more parts that could be told apart."""
+
+ACCESS_NOTE_BYTES_MAX = 128
+"""Bytes of what is noted beside an access key: a name, not a document."""
+
+ACCESS_SEALED_BYTES_MAX = 256
+"""Bytes of a sealed secret: several times what gateways make."""

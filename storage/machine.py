@@ -20,14 +20,14 @@ The life of a message:
 
 A rule that says no returns `Refused` and nothing has changed. `storage.records` is the map of what is kept;
 `storage.queries` reads it. The rules themselves: `queue_rules`, `sending`, `receiving`, `groups`, `flow`, `settling`,
-`dead_letters`, `redrive`, `addressing`, `transactions`, `history`, `pulse`.
+`dead_letters`, `redrive`, `addressing`, `transactions`, `history`, `pulse`, `access`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from storage import records
+from storage import access, records
 from storage.addressing import cancel_message, change_message
 from storage.codes import (
     IDEMPOTENCY_MISMATCH,
@@ -58,6 +58,7 @@ from storage.operations import (
     CancelMessage,
     ChangeMessage,
     Claim,
+    CreateAccessKey,
     DeleteQueue,
     Done,
     Extend,
@@ -74,6 +75,7 @@ from storage.operations import (
     Receive,
     Received,
     Refused,
+    RevokeAccessKey,
     Send,
     Transaction,
     decode_entry,
@@ -217,6 +219,8 @@ def _is_sound(operation: Operation) -> bool:
             )
         case CancelRedrive():
             return 0 <= operation.task < ID_END
+        case CreateAccessKey():
+            return access.is_sound(operation)
         case Keyed():
             return len(operation.key) == 16
         case _:
@@ -279,6 +283,10 @@ def _do(turn: Turn, operation: Operation, bodies: Bodies) -> Outcome:
             return cancel_redrive(turn, operation)
         case StepRedrive():
             return step_redrive(turn, operation)
+        case CreateAccessKey():
+            return access.create_access_key(turn, operation)
+        case RevokeAccessKey():
+            return access.revoke_access_key(turn, operation)
         case _:
             return Refused(MALFORMED)  # a query, or `Forget` without a session: nothing to do here
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage.records import Dead, Event
+from storage.records import AccessKey, Dead, Event
 from storage.redrive_operations import (
     CancelRedrive,
     DeadGroups,
@@ -202,6 +202,22 @@ def messages_of(step: Send | Ack | Nack | Extend) -> int:
     return step.count if isinstance(step, Send) else sum(claim.count for claim in step.claims)
 
 
+class CreateAccessKey(msgspec.Struct, array_like=True, frozen=True, tag=26):
+    """A new access key. → `AccessKeyMade`. See `storage.records.AccessKey`."""
+
+    id: str
+    sealed: bytes
+    roles: list[str]
+    queues: list[str]
+    note: str = ""
+
+
+class RevokeAccessKey(msgspec.Struct, array_like=True, frozen=True, tag=27):
+    """An access key is none any more. → `Done`."""
+
+    id: str
+
+
 class Forget(msgspec.Struct, array_like=True, frozen=True, tag=10):
     """The session has its answers to every operation with a `seq` below `below`. → `Done`."""
 
@@ -222,6 +238,8 @@ Plain = (
     | Transaction
     | StartRedrive
     | CancelRedrive
+    | CreateAccessKey
+    | RevokeAccessKey
 )
 """An operation as clients ask for it, without a key around it."""
 
@@ -294,6 +312,10 @@ class AskWhy(msgspec.Struct, array_like=True, frozen=True, tag=38):
     message_id: int
 
 
+class ListAccessKeys(msgspec.Struct, array_like=True, frozen=True, tag=51):
+    """All access keys, by id. → `AccessKeyList`."""
+
+
 Query = (
     GetQueue
     | ListQueues
@@ -306,6 +328,7 @@ Query = (
     | ListRedrives
     | PreviewRedrive
     | GroupDead
+    | ListAccessKeys
 )
 Operation = Change | Query
 
@@ -425,6 +448,12 @@ class Committed(msgspec.Struct, array_like=True, frozen=True, tag=9):
     outcomes: list[Sent | Settled]
 
 
+class AccessKeyMade(msgspec.Struct, array_like=True, frozen=True, tag=18):
+    """The access key as it was made. Repeated under its operation's id, it is the one that was made first."""
+
+    key: AccessKey
+
+
 class QueueInfo(msgspec.Struct, array_like=True, frozen=True, tag=32):
     """A queue as it is. `bytes` is what its messages hold: bodies and properties, as sent.
 
@@ -499,6 +528,13 @@ class Reasons(msgspec.Struct, array_like=True, frozen=True, tag=36):
     reasons: list[Reason]
 
 
+class AccessKeyList(msgspec.Struct, array_like=True, frozen=True, tag=51):
+    """All access keys, and the log entry that last made or revoked one (0: none ever was)."""
+
+    keys: list[AccessKey]
+    changed_index: int
+
+
 Outcome = (
     Refused
     | Done
@@ -518,6 +554,8 @@ Outcome = (
     | RedriveTasks
     | Previewed
     | DeadGroups
+    | AccessKeyMade
+    | AccessKeyList
 )
 
 

@@ -11,6 +11,7 @@ from storage.block import Part, join
 from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
 from storage.limits import BATCH_MESSAGES_MAX, ID_END, RECEIVE_BYTES_MAX
 from storage.operations import (
+    AccessKeyList,
     AskWhy,
     Browse,
     Delivery,
@@ -18,6 +19,7 @@ from storage.operations import (
     GetHistory,
     GetMessage,
     GetQueue,
+    ListAccessKeys,
     Listed,
     ListQueues,
     Outcome,
@@ -57,6 +59,8 @@ def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
             if not 0 <= query.message_id < ID_END:
                 return Refused(MALFORMED), b""
             return _look_at(state, query)
+        case ListAccessKeys():
+            return _list_access_keys(state), b""
 
 
 class Takeable(NamedTuple):
@@ -127,6 +131,12 @@ def received(state: State, name: str, outcome: Received) -> tuple[Received, byte
     return Received(outcome.token, outcome.until_ms, deliveries), join(chosen)
 
 
+def access_changed_index(state: State) -> int:
+    """The log entry that last made or revoked an access key; 0: none ever was."""
+    found = state.get(records.ACCESS)
+    return 0 if found is None else records.decode_access(found).changed_index
+
+
 def digest(state: State) -> str:
     """A digest of the whole queue state: equal on all replicas at the same applied index."""
     hashed = hashlib.blake2b(digest_size=16)
@@ -161,6 +171,11 @@ def _list_queues(state: State, query: ListQueues) -> QueueList:
         assert record is not None, "a named queue has a record"
         queues.append(_info(records.decode_queue(record)))
     return QueueList(queues)
+
+
+def _list_access_keys(state: State) -> AccessKeyList:
+    found = state.scan(records.ACCESS, b"\x00")
+    return AccessKeyList([records.decode_access_key(record) for _, record in found], access_changed_index(state))
 
 
 def _browse(state: State, query: Browse | FindMessages) -> tuple[Outcome, bytes]:

@@ -18,6 +18,8 @@
     s SESSION            Session    a gateway's run: up to where it has its answers, when it was last heard
     o SESSION SEQ        [bytes]    outcomes of the session's operations SEQ, SEQ + 1, …
     k KEY                KeyMemory  the outcome of the operation a client named KEY
+    A                    Access     the access keys as a whole: how many, and when that last changed
+    A ID                 AccessKey  an access key, by its id
     M                    -          the members of the cluster: the engine's, not the rules' (`cluster.membership`)
 
 A *chunk* is named by the id of its first message: message `id` lies in the chunk with the greatest name ≤ `id`, at
@@ -50,6 +52,7 @@ Invariants, checked by the model test after every step:
     a queue's ready + leased + delayed + dead = the messages in its chunks' segments;  bytes = the sum of their sizes
     `Z` exists for exactly the `due_ms` of the tasks that run, at most one of a queue
     a group's in_flight = its leased messages;  a queue's marks = its marked groups
+    `A` = the number of access keys, and of those that are an admin's
     `e INDEX` = the number of chunks whose `index` it is;  a chunk without segments does not exist
 """
 
@@ -72,6 +75,7 @@ MEMBERSHIP_KEY = b"M"
 QUEUE_NAMES = b"q"
 TIMERS = b"d"
 ENTRIES = b"e"
+ACCESS = b"A"
 SESSIONS = b"s"
 REDRIVES_DUE = b"Z"
 
@@ -351,6 +355,25 @@ class KeyMemory(msgspec.Struct, array_like=True):
     outcome: bytes
 
 
+class Access(msgspec.Struct, array_like=True, frozen=True):
+    """The access keys: how many, how many of them an admin's, and the log entry that last made or revoked one."""
+
+    keys: int = 0
+    admins: int = 0
+    changed_index: int = 0
+
+
+class AccessKey(msgspec.Struct, array_like=True, frozen=True):
+    """An access key: its secret, sealed by what only gateways have, its roles, and patterns for names of queues."""
+
+    id: str
+    sealed: bytes
+    roles: list[str]
+    queues: list[str]
+    note: str = ""
+    created_ms: int = 0
+
+
 encode = msgspec.msgpack.Encoder().encode
 decode_shard = msgspec.msgpack.Decoder(Shard).decode
 decode_queue = msgspec.msgpack.Decoder(Queue).decode
@@ -361,6 +384,8 @@ decode_history = msgspec.msgpack.Decoder(History).decode
 decode_redrive = msgspec.msgpack.Decoder(Redrive).decode
 decode_session = msgspec.msgpack.Decoder(Session).decode
 decode_key_memory = msgspec.msgpack.Decoder(KeyMemory).decode
+decode_access = msgspec.msgpack.Decoder(Access).decode
+decode_access_key = msgspec.msgpack.Decoder(AccessKey).decode
 decode_run = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
@@ -526,6 +551,11 @@ def run_prefix(session: int) -> bytes:
 def memory_key(key: bytes) -> bytes:
     """Key of what is remembered under an idempotency key."""
     return b"k" + key
+
+
+def access_key(key_id: str) -> bytes:
+    """Key of an access key."""
+    return ACCESS + key_id.encode()
 
 
 def timer_key(due_ms: int, kind: bytes, subject: bytes) -> bytes:

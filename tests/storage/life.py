@@ -17,15 +17,17 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
-from storage import codes, machine, queries, queue_rules, receiving, records, redrive, redrive_look, sending
+from storage import access, codes, machine, queries, queue_rules, receiving, records, redrive, redrive_look, sending
 from storage.block import encode_block, parts
 from storage.operations import (
     About,
+    AccessKeyList,
     Browse,
     Claim,
     Committed,
     GetQueue,
     Keyed,
+    ListAccessKeys,
     Listed,
     ListQueues,
     Operation,
@@ -54,7 +56,7 @@ from tests.storage.harness import KINDS, Place, quick_directory, tick
 from tests.storage.naive import Body, Message, Naive, in_order
 from tests.storage.naive_redrive import REDRIVES_MAX, as_told
 
-KEYS_MAX, MERGED_MAX, RECEIVE_BYTES, LOOK_SEGMENTS_MAX = 3, 8, 60, 3
+KEYS_MAX, ACCESS_KEYS_MAX, MERGED_MAX, RECEIVE_BYTES, LOOK_SEGMENTS_MAX = 3, 3, 8, 60, 3
 STATES = ("ready", "leased", "delayed", "dead")
 NAMES = ("a", "b", "b.fifo", "c", "none", "dead", "dead.fifo")
 
@@ -69,6 +71,7 @@ class Life(RuleBasedStateMachine):
         self.temporary = quick_directory()
         self.patches = ExitStack()
         self.patches.enter_context(patch.object(machine, "KEYS_MAX", KEYS_MAX))
+        self.patches.enter_context(patch.object(access, "ACCESS_KEYS_MAX", ACCESS_KEYS_MAX))
         self.patches.enter_context(patch.object(queue_rules, "QUEUES_MAX", queues_max))
         self.patches.enter_context(patch.object(sending, "MERGED_MESSAGES_MAX", MERGED_MAX))
         for module in (receiving, queries):
@@ -76,7 +79,7 @@ class Life(RuleBasedStateMachine):
         self.patches.enter_context(patch.object(redrive, "REDRIVES_MAX", REDRIVES_MAX))
         self.patches.enter_context(patch.object(redrive_look, "REDRIVE_LOOK_SEGMENTS_MAX", LOOK_SEGMENTS_MAX))
         self.places = [Place(kind, Path(self.temporary.name) / kind) for kind in KINDS]
-        self.model = Naive(queues_max, KEYS_MAX, RECEIVE_BYTES)
+        self.model = Naive(queues_max, KEYS_MAX, RECEIVE_BYTES, ACCESS_KEYS_MAX)
         self.now_ms = 1_000_000
         self.tokens = 0
         self.seqs = Counter[int]()
@@ -198,6 +201,9 @@ class Life(RuleBasedStateMachine):
         assert memory == disk
         check_records(self.stores[0])
         assert [info.queue for info in listed(self.stores[0])] == sorted(self.model.queues)
+        keys, _ = queries.answer(self.stores[0], ListAccessKeys())
+        assert isinstance(keys, AccessKeyList)
+        assert keys.keys == sorted(self.model.access_keys.values(), key=lambda key: key.id)
         for name in NAMES:
             self.compare_queue(self.stores[0], name)
         self.compare_queue(self.stores[1], "a")  # for its bodies: the records are the same
@@ -419,6 +425,10 @@ def check_records(store: Store) -> None:
         if running.due_ms:
             dues.add(records.redrive_due_key(running.due_ms, number, task))
     assert dues == {key for key, _ in store.scan(b"Z")}
+    access_keys = [records.decode_access_key(value) for _, value in store.scan(records.ACCESS, b"\x00")]
+    kept = records.decode_access(store.get(records.ACCESS) or records.encode(records.Access()))
+    assert kept.keys == len(access_keys)
+    assert kept.admins == sum("admin" in key.roles for key in access_keys)
     sessions = {key[1:] for key, _ in store.scan(records.SESSIONS)}
     assert {key[1:9] for key, _ in store.scan(b"o")} <= sessions
     kinds = Counter(records.read_timer(key)[1] for key, _ in store.scan(b"d"))

@@ -16,11 +16,13 @@ from storage import codes, limits
 from storage.dead_letters import EXPIRED, LEASE_ENDED, OVERFLOW, backoff_ms
 from storage.groups import FAIR_QUANTUM
 from storage.operations import (
+    AccessKeyMade,
     Ack,
     CancelMessage,
     ChangeMessage,
     Claim,
     Committed,
+    CreateAccessKey,
     DeleteQueue,
     Done,
     Extend,
@@ -38,13 +40,14 @@ from storage.operations import (
     Receive,
     Received,
     Refused,
+    RevokeAccessKey,
     Send,
     Sent,
     SentRun,
     Settled,
     Transaction,
 )
-from storage.records import DEAD, Dead
+from storage.records import DEAD, AccessKey, Dead
 from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
 from storage.settings import QueueSettings, Rate
 from storage.settling import NACKED
@@ -195,15 +198,18 @@ class Memory:
 
 
 class Naive:
-    """`queues_max` and `keys_max` stand for the limits of a shard, `receive_bytes_max` for that of a receive."""
+    """`queues_max`, `keys_max` and `access_keys_max` stand for the limits of a shard, `receive_bytes_max` for that of a
+    receive."""
 
-    def __init__(self, queues_max: int, keys_max: int, receive_bytes_max: int) -> None:
+    def __init__(self, queues_max: int, keys_max: int, receive_bytes_max: int, access_keys_max: int = 0) -> None:
         self.queues_max, self.keys_max, self.receive_bytes_max = queues_max, keys_max, receive_bytes_max
+        self.access_keys_max = access_keys_max
         self.now_ms = 0
         self.queues: dict[str, Queue] = {}
         self.sessions: dict[int, Session] = {}
         self.keys: dict[bytes, Memory] = {}
         self.redrives = Redrives(self)
+        self.access_keys: dict[str, AccessKey] = {}
 
     # --- once ---
 
@@ -235,6 +241,10 @@ class Naive:
                 return self.transact(operation, bodies)
             case StepRedrive():
                 return self.redrives.step(operation)
+            case CreateAccessKey():
+                return self.create_access_key(operation)
+            case RevokeAccessKey():
+                return self.revoke_access_key(operation.id)
             case Receive() if operation.token <= 0:
                 return Refused(codes.MALFORMED)
         assert isinstance(
@@ -279,6 +289,28 @@ class Naive:
             case _:
                 stale = [n for claim in operation.claims for n in self.settle(queue, operation, claim)]
                 return Settled(stale)
+
+    def create_access_key(self, operation: CreateAccessKey) -> Outcome:
+        if operation.id in self.access_keys:
+            return Refused(codes.ACCESS_KEY_EXISTS)
+        if len(self.access_keys) >= self.access_keys_max:
+            return Refused(codes.ACCESS_KEY_LIMIT, self.access_keys_max)
+        if "admin" not in operation.roles and not self.admins():
+            return Refused(codes.FIRST_ADMIN)
+        told = {name: getattr(operation, name) for name in operation.__struct_fields__}
+        key = self.access_keys[operation.id] = AccessKey(**told, created_ms=self.now_ms)
+        return AccessKeyMade(key)
+
+    def revoke_access_key(self, key_id: str) -> Outcome:
+        if key_id not in self.access_keys:
+            return Refused(codes.ACCESS_KEY_NOT_FOUND)
+        if self.admins() == [key_id] and len(self.access_keys) > 1:
+            return Refused(codes.LAST_ADMIN)
+        del self.access_keys[key_id]
+        return Done()
+
+    def admins(self) -> list[str]:
+        return [key.id for key in self.access_keys.values() if "admin" in key.roles]
 
     def keyed(self, operation: Keyed, bodies: list[Body], actual: Outcome) -> Outcome:
         memory = self.keys.get(operation.key)

@@ -14,6 +14,7 @@ from storage.operations import (
     CancelMessage,
     ChangeMessage,
     Claim,
+    CreateAccessKey,
     Extend,
     Nack,
     Operation,
@@ -21,6 +22,7 @@ from storage.operations import (
     PurgeQueue,
     PutQueue,
     Receive,
+    RevokeAccessKey,
     Run,
     Send,
     Transaction,
@@ -266,6 +268,12 @@ class AllRules(Life):
     @rule(queue=QUEUES)
     def purge(self, queue: str) -> None:
         self.add(1, PurgeQueue(queue))
+
+    @rule(name=st.sampled_from("abcd"), role=st.sampled_from(["producer", "admin"]), revoke=st.booleans(), more=MORE)
+    def change_access(self, name: str, role: str, revoke: bool, more: bool) -> None:
+        key_id = name.upper() * 16
+        made = CreateAccessKey(key_id, b"sealed", [role], ["*"], note=name)
+        self.add(1, RevokeAccessKey(key_id) if revoke else made, more=more)
 
     @rule(pause_ms=PAUSES)
     def propose_later(self, pause_ms: int) -> None:
