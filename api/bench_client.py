@@ -10,6 +10,8 @@ import asyncio
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
+from api.own_key import authorization
+
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 40.0
 """Longer than a node holds any request, so that running into it means that the node is gone."""
@@ -26,7 +28,8 @@ class Connection(asyncio.Protocol):
     """A connection to one node. Raises `ConnectionError` when it breaks and `TimeoutError` when nothing comes."""
 
     def __init__(self, host: str) -> None:
-        self._host = host
+        self._host, key = host, authorization()
+        self._key = "" if key is None else f"Authorization: {key}\r\n"
         self._received = bytearray()
         self._waiting: asyncio.Future[Answer] | None = None
         self._transport: asyncio.Transport | None = None
@@ -58,7 +61,7 @@ class Connection(asyncio.Protocol):
         if head is None:
             head = self._heads[method, path] = (
                 f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {kind}\r\nAccept: {kind}\r\n"
-                "Content-Length: "
+                f"{self._key}Content-Length: "
             ).encode()
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting = waiting

@@ -1,10 +1,12 @@
-"""Certificates for nodes: an authority of one's own, and what it signs. The only file that knows `cryptography`.
+"""Certificates for nodes: an authority of one's own, and what it signs.
 
 DIRECTORY/ca.key             signs certificates; needed only for that, so it is best kept off the nodes
 DIRECTORY/ca.crt             what every node believes
 DIRECTORY/NODE/ca.crt        what the node NODE needs: a copy of that,
 DIRECTORY/NODE/node.crt      its certificate, whose common name is NODE,
 DIRECTORY/NODE/node.key      and its key
+DIRECTORY/seal.key           what access keys are sealed with (`api.sealing`), the same for all nodes:
+DIRECTORY/NODE/seal.key      a copy of that
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from api.console import CommandError
+from api.sealing import SEAL_KEY
+from api.sealing import make as make_seal_key
 
 CA_DAYS = 3650
 """An authority outlives many certificates: to replace it, every node must be visited twice."""
@@ -100,9 +104,14 @@ def issue(
     if there and not replace:
         raise CertificateError(f"{there[0]} exists: to put a new one in its place, add --replace")
     ends = min(begins + timedelta(days=days), ca.not_valid_after_utc)
+    try:
+        make_seal_key(directory / SEAL_KEY)
+        shared = {name: (directory / name).read_bytes() for name in (CA_CERT, SEAL_KEY)}
+    except OSError as error:
+        raise CertificateError(f"{error.filename or directory}: {error.strerror}") from error
     for place in places:
         key, certificate = _sign(place.name, alternatives, ca, ca_key, begins, ends)
-        _write(place, {NODE_KEY: _pem(key), NODE_CERT: _pem(certificate), CA_CERT: (directory / CA_CERT).read_bytes()})
+        _write(place, {NODE_KEY: _pem(key), NODE_CERT: _pem(certificate), **shared})
     return places
 
 

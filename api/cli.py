@@ -1,8 +1,8 @@
 """The command `trimaran`: its commands, and what becomes of what goes wrong in them.
 
 Commands live in `cli_serve` (serve, local), `cli_messages` (send, receive, ack), `cli_queues`, `cli_redrive`,
-`cli_cluster`, `cli_bench` and `cli_certs`, and are imported when they are run: a command should not pay
-for its neighbours.
+`cli_cluster`, `cli_bench`, `cli_certs` and `cli_keys`, and are imported when they are run: a command should not pay for
+its neighbours.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ app.command("api.cli_redrive:redrive", name="redrive")
 app.command("api.cli_cluster:cluster", name="cluster")
 app.command("api.cli_bench:bench", name="bench")
 app.command("api.cli_certs:certs", name="certs")
+app.command("api.cli_keys:keys", name="keys")
 
 
 def run(tokens: Sequence[str]) -> int:

@@ -140,9 +140,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     insecure_listen: Annotated[
         bool,
-        # There are no credentials yet: whoever reaches the HTTP port may read and delete everything.
-        _setting("Allow an --http that other machines can reach, although nobody is asked for credentials."),
+        # Without it, whoever comes from another machine needs a key, and so is refused as long as there is none.
+        _setting(
+            "As long as there is no access key, let programs on other machines use the native API too. Whoever "
+            "reaches --http may then do everything."
+        ),
     ] = False
+    seal_key: Annotated[
+        Path | None,
+        # Not in the store, so that whoever has a copy of a store has no keys; the same on all nodes.
+        _setting(
+            "The file with what access keys' secrets are sealed with, the same on every node. None: seal.key beside "
+            "--tls-key, or in --data, where a single node makes it."
+        ),
+    ] = None
     tls_ca: Annotated[
         Path | None, _setting("Certificates of the authorities that other nodes' certificates must be signed by.")
     ] = None
@@ -217,11 +228,6 @@ def check(config: Config) -> None:
     if http.port == raft.port:
         raise ConfigError(f"--http {http} and --raft {raft} use the same port: give each its own")
     _check_peers(config, raft)
-    if not http.is_loopback and not config.insecure_listen:
-        raise ConfigError(
-            f"--http {http} can be reached by other machines, and this version asks nobody for credentials: "
-            "listen on 127.0.0.1, or add --insecure-listen on a network that you trust"
-        )
     if config.public_url and not _PUBLIC_URL.fullmatch(config.public_url):
         raise ConfigError(f"--public-url {config.public_url!r} is no URL: http(s)://HOST[:PORT][/PATH] is expected")
     _check_tls(config)

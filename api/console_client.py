@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from api.console import CommandError, Exit, UsageError
+from api.own_key import authorization
 
 CONNECT_TIMEOUT_S = 3.0
 """How long a node may take to accept: one that does not by then is as good as down, and another is asked."""
@@ -54,6 +55,7 @@ class Client:
         for url in self.urls:
             if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
                 raise UsageError(f"--url {url!r} is no URL: http://HOST:PORT is expected")
+        self._authorization = authorization()
         self._connections: dict[str, HTTPConnection] = {}
 
     def request(self, method: str, path: str, content: Any = None, *, wait_ms: int = 0) -> Any:
@@ -64,6 +66,8 @@ class Client:
         """
         body = None if content is None else json.dumps(content).encode()
         headers = {"Accept": "application/json", "Connection": "keep-alive"}
+        if self._authorization is not None:
+            headers["Authorization"] = self._authorization
         if body is not None:
             headers["Content-Type"] = "application/json"
         if method != "GET":

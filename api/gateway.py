@@ -14,7 +14,7 @@ import uvloop
 from api.config import Address, Config
 from api.http import HttpServer
 from api.request import HttpSettings
-from api.serve import GatewayConfig, tls_files
+from api.serve import GatewayConfig, seal_key, tls_files
 from cluster.client import Client
 from cluster.process import configure_logging, die_with, fail, fail_on_surprise
 from cluster.tls import Tls, TlsError
@@ -40,6 +40,8 @@ async def run(config: Config, gateway: GatewayConfig) -> None:
             config.request_bytes_max,
             public_url=config.public_url,
             trust_forwarded=config.trust_forwarded,
+            insecure_listen=config.insecure_listen,
+            seal_key=seal_key(config),
         ),
     )
     address = Address.parse(config.http)

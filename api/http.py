@@ -6,24 +6,25 @@ import socket
 
 from aiohttp import web
 
-from api import addressing, health, members, openapi, redrive, rest, seed, transactions
+from api import addressing, health, keys, members, openapi, redrive, rest, seed, transactions
+from api.access import KEYS, KeyRing, admit
 from api.aws import endpoint
-from api.aws.keys import Keys, NoKeys
 from api.drain import DRAIN, Drain
 from api.problem import tell_problems
 from api.request import SETTINGS, HttpSettings
+from api.sealing import SealFile
 from api.server import GuardedRunner, GuardedServer
 from cluster.client import Client
 
 
-def application(client: Client, settings: HttpSettings, keys: Keys | None = None) -> web.Application:
+def application(client: Client, settings: HttpSettings) -> web.Application:
     """The application: every route of this node."""
-    app = web.Application(middlewares=[endpoint.face, tell_problems], client_max_size=settings.request_bytes_max)
+    app = web.Application(middlewares=[endpoint.face, tell_problems, admit], client_max_size=settings.request_bytes_max)
     app[rest.CLIENT] = client
     app[DRAIN] = Drain()
-    app[endpoint.KEYS] = keys or NoKeys()
+    app[KEYS] = KeyRing(client, SealFile(settings.seal_key), settings.request_timeout_ms)
     app[SETTINGS] = settings
-    for face in (rest, addressing, transactions, redrive, members, seed, health, openapi):
+    for face in (rest, addressing, transactions, redrive, members, keys, seed, health, openapi):
         app.add_routes(face.ROUTES)
     return app
 
@@ -31,8 +32,8 @@ def application(client: Client, settings: HttpSettings, keys: Keys | None = None
 class HttpServer:
     """Serves the application on one address until closed."""
 
-    def __init__(self, client: Client, settings: HttpSettings, keys: Keys | None = None) -> None:
-        app = application(client, settings, keys)
+    def __init__(self, client: Client, settings: HttpSettings) -> None:
+        app = application(client, settings)
         self._drain = app[DRAIN]
         self._runner = GuardedRunner(app, settings, self._drain)
 

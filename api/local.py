@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from api.console import complain, say
+from api.sealing import SEAL_KEY, make
 from cluster.process import die_with
 
 RAFT_PORT_OFFSET = 100
@@ -32,14 +33,14 @@ RESTART_S = 2.0
 class LocalNode:
     """One node of a cluster on this machine. It dies with this process."""
 
-    def __init__(self, name: str, data: Path, http_port: int, peers: str, tls: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, data: Path, http_port: int, peers: str, extra: tuple[str, ...] = ()) -> None:
         self.name, self.url = name, f"http://127.0.0.1:{http_port}"
         self.log = data / name / "log.json"
         self._argv = (
             *(sys.executable, "-m", "api.cli", "serve", "--node", name, "--data", str(data / name)),
             *("--http", f"127.0.0.1:{http_port}", "--raft", f"127.0.0.1:{http_port + RAFT_PORT_OFFSET}"),
             *(("--peers", peers) if peers else ()),
-            *tls,
+            *extra,
         )
         self.process: asyncio.subprocess.Process | None = None
         self.started_s = 0.0
@@ -109,13 +110,16 @@ async def run_local(nodes: int, data: Path, http_port: int, *, fresh: bool = Fal
 def local_cluster(nodes: int, data: Path, http_port: int, *, tls: bool = False) -> list[LocalNode]:
     """The nodes of a cluster on this machine, not started yet. `tls`: with certificates, made for it if there are none.
 
-    Raises `CertificateError`.
+    They share a seal key, made if there is none. Raises `CertificateError` and `OSError`.
     """
     ports = {f"n{number}": http_port + number - 1 for number in range(1, nodes + 1)}
     peers = ",".join(f"{name}=127.0.0.1:{port + RAFT_PORT_OFFSET}" for name, port in ports.items())
     flags = _tls_flags(data / "certs", list(ports)) if tls else {}
+    seal_key = data / SEAL_KEY
+    make(seal_key)
     return [
-        LocalNode(name, data, port, peers if nodes > 1 else "", flags.get(name, ())) for name, port in ports.items()
+        LocalNode(name, data, port, peers if nodes > 1 else "", ("--seal-key", str(seal_key), *flags.get(name, ())))
+        for name, port in ports.items()
     ]
 
 

@@ -12,6 +12,7 @@ from api.examples import EXAMPLES, Example
 from api.properties import TYPE, TYPE_CHARACTERS_MAX
 from api.request import answer_json
 from api.rest import APPLIED_INDEX, MESSAGE_ID_MAX, STALENESS_MS
+from storage.access import ROLES
 from storage.history import EVENTS
 from storage.limits import (
     BATCH_MESSAGES_MAX,
@@ -104,6 +105,9 @@ _NODE = _object(
     copy_percent={"type": ["integer", "null"], "description": "How much of a copy it has, while it gets one."},
     scrub={"oneOf": [{"type": "null"}, {"$ref": "#/components/schemas/Scrub"}]},
 )
+
+_PATTERNS = _list({**_TEXT, "description": "Names of queues; * stands for any characters."}, minItems=1)
+_ACCESS_KEY = {"id": _TEXT, "roles": _list({"enum": list(ROLES)}), "queues": _PATTERNS, "note": _TEXT, "created": _TIME}
 
 SCHEMAS: dict[str, Any] = {
     **_settings(),
@@ -306,6 +310,10 @@ SCHEMAS: dict[str, Any] = {
         warnings=_list(_TEXT),
         cluster=_TEXT,
     ),
+    "KeyIn": _closed(["roles"], roles=_list({"enum": list(ROLES)}, minItems=1), queues=_PATTERNS, note=_TEXT),
+    "Key": _object(["id", "roles", "queues", "note", "created"], **_ACCESS_KEY),
+    "KeyMade": _object(["id", "secret", "roles", "queues", "note", "created"], **_ACCESS_KEY, secret=_TEXT),
+    "Keys": _object(["keys"], keys=_list(_ref("Key"))),
     "MemberIn": _closed(["address"], address={**_TEXT, "description": "HOST:PORT of its raft port"}),
     "Member": _object(["name"], name=_TEXT, address=_TEXT),
     "Digest": _object(
@@ -366,6 +374,12 @@ _TASK = {
     "in": "path",
     "required": True,
     "schema": {"type": "integer", "minimum": 1, "maximum": MESSAGE_ID_MAX},
+}
+_ACCESS_KEY_ID = {
+    "name": "key",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^[A-Z0-9]{16,32}$"},
 }
 _MEMBER = {
     "name": "member",
@@ -522,6 +536,10 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("delete", "/v1/cluster/members/{member}", "Remove a member for good", None, {200: "Member"}, [_MEMBER]),
     ("post", "/v1/cluster/scrub", "Read everything stored again and compare the nodes", None, {202: "Cluster"}, []),
     ("get", "/v1/cluster/digest", "The digest of this node's own replica", None, {200: "Digest"}, []),
+    ("get", "/v1/keys", "List access keys, without secrets", None, {200: "Keys"}, []),
+    ("post", "/v1/keys", "Make an access key: the one time that its secret is told", "KeyIn", {201: "KeyMade"}, [_KEY]),
+    ("get", "/v1/keys/{key}", "One access key, without its secret", None, {200: "Key"}, [_ACCESS_KEY_ID]),
+    ("delete", "/v1/keys/{key}", "Revoke an access key", None, {204: None}, [_ACCESS_KEY_ID]),
     ("post", "/send_message", "Send a new message to the queue", "SeedMessage", {201: "SeedSent"}, [_KEY]),
     ("get", "/receive_message", "Receive the next message; {} if there is none", None, {200: "SeedReceived"}, [_KEY]),
     ("get", "/messages", "All messages in the queue", None, {200: "SeedPage"}, _query("after", "limit")),
@@ -584,7 +602,8 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Trimaran", "version": "0.1.0", "description": "A replicated, durable message queue."},
         "paths": paths,
-        "components": {"schemas": SCHEMAS},
+        "components": {"schemas": SCHEMAS, "securitySchemes": {"key": {"type": "http", "scheme": "basic"}}},
+        "security": [{"key": []}, {}],
     }
 
 

@@ -63,6 +63,15 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
         "Use a new key for a new request, and the same key only to repeat one.",
     ),
     codes.IDEMPOTENCY_WINDOW_FULL: (429, "Too many Idempotency-Keys are remembered", "Try again in some minutes."),
+    codes.ACCESS_KEY_NOT_FOUND: (404, "There is no such access key", "GET /v1/keys lists them."),
+    codes.ACCESS_KEY_EXISTS: (409, "There is such an access key", "Make another."),
+    codes.ACCESS_KEY_LIMIT: (409, "There are too many access keys", "Revoke those that are not needed."),
+    codes.FIRST_ADMIN: (409, "The first access key must be an admin's", "Make one with the role admin first."),
+    codes.LAST_ADMIN: (
+        409,
+        "The last admin's key goes last",
+        "Make another admin's key first, or revoke all others first.",
+    ),
     codes.QUEUE_FULL: (507, "The queue is full", "Receive and ack messages, or raise its limits."),
     codes.SETTING_FIXED: (
         409,

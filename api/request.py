@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -56,6 +57,8 @@ class HttpSettings:
     idle_timeout_ms: int = 75_000  # longer than the 60 s proxies keep theirs, so that it is they who close first
     public_url: str = ""
     trust_forwarded: bool = False
+    insecure_listen: bool = False
+    seal_key: Path | None = None
 
 
 SETTINGS = web.AppKey("settings", HttpSettings)

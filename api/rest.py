@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from api.access import admitted
 from api.drain import DRAIN
 from api.messages import (
     MessageIn,
@@ -151,7 +152,7 @@ async def submit(
 
     `keyed`: it is what the request's Idempotency-Key, if there is one, stands for; `part` numbers several such.
     """
-    app = request.config_dict
+    app, operation = request.config_dict, admitted(request, operation)
     if keyed and not isinstance(operation, Query):
         key = await idempotency(request, part)
         if key is not None:
@@ -170,6 +171,7 @@ async def query(request: web.Request, operation: Query) -> tuple[Reply, dict[str
     if choice(request, "consistency", "linearizable", "local") == "linearizable":
         return await submit(request, operation), {}
     app = request.config_dict
+    operation = admitted(request, operation, here=True)
     look = await app[CLIENT].look(operation, timeout_ms=app[SETTINGS].request_timeout_ms)
     staleness = "unknown" if look.staleness_ms is None else str(look.staleness_ms)
     headers = {APPLIED_INDEX: str(look.applied_index), STALENESS_MS: staleness}

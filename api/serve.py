@@ -6,11 +6,13 @@ import asyncio
 import os
 import socket
 import sys
+from pathlib import Path
 
 import msgspec
 import structlog
 
 from api.config import TLS_FILES, Address, Config
+from api.sealing import SEAL_KEY, make
 from cluster.identity import Identity, IdentityError, claim
 from cluster.process import configure_logging
 from cluster.shard import ShardConfig
@@ -50,6 +52,15 @@ def tls_files(config: Config) -> TlsFiles | None:
     return TlsFiles(*(str(getattr(config, name).absolute()) for name in TLS_FILES))
 
 
+def seal_key(config: Config) -> Path:
+    """Where the node's seal key is, or will be: where it was told, or beside its certificate, or in its data."""
+    if config.seal_key is not None:
+        return config.seal_key.absolute()
+    if config.tls_key is not None and config.tls_key.with_name(SEAL_KEY).exists():
+        return config.tls_key.with_name(SEAL_KEY).absolute()
+    return (config.data / SEAL_KEY).absolute()
+
+
 def serve(config: Config) -> int:
     """Run a node until it is stopped. Returns its exit code."""
     configure_logging(config.log_format, config.log_level, node=config.node, process="supervisor")
@@ -58,6 +69,8 @@ def serve(config: Config) -> int:
         (config.data / "shard-0").mkdir(exist_ok=True)
         for flag, address in (("--http", config.http), ("--raft", config.raft)):
             _check_free(flag, Address.parse(address))
+        if not config.peers and config.seal_key is None:
+            make(seal_key(config))  # a cluster's nodes must have the same one, so none makes it
         files = tls_files(config)
         if files is not None:
             Tls(files, config.node)

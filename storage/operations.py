@@ -268,10 +268,14 @@ class GetQueue(msgspec.Struct, array_like=True, frozen=True, tag=32):
 
 
 class ListQueues(msgspec.Struct, array_like=True, frozen=True, tag=33):
-    """Up to `limit` queues named after `after`, by name. → `QueueList`."""
+    """Up to `limit` queues named after `after`, by name. → `QueueList`.
+
+    patterns: only those that one of them is for (`storage.access.matches`); none: all.
+    """
 
     after: str = ""
     limit: int = 1000
+    patterns: list[str] = []
 
 
 class Browse(msgspec.Struct, array_like=True, frozen=True, tag=34):

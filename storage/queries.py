@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from storage import flow, records, redrive_look
+from storage.access import matches
 from storage.block import Part, join
 from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
 from storage.limits import BATCH_MESSAGES_MAX, ID_END, RECEIVE_BYTES_MAX
@@ -163,7 +164,8 @@ def _info(queue: Queue) -> QueueInfo:
 def _list_queues(state: State, query: ListQueues) -> QueueList:
     queues: list[QueueInfo] = []
     for key, number in state.scan(records.QUEUE_NAMES, query.after.encode()):
-        if key[1:].decode() == query.after:
+        name = key[1:].decode()
+        if name == query.after or (query.patterns and not any(matches(each, name) for each in query.patterns)):
             continue
         if len(queues) >= query.limit:
             break

@@ -84,6 +84,12 @@ def _no_dedup_id(_: Refused) -> AwsError:
     )
 
 
+_OF_ACCESS_KEYS = (
+    *(codes.ACCESS_KEY_NOT_FOUND, codes.ACCESS_KEY_EXISTS, codes.ACCESS_KEY_LIMIT),
+    *(codes.FIRST_ADMIN, codes.LAST_ADMIN),
+)
+"""Refusals of what no client of AWS can ask for."""
+
 REFUSALS: dict[str, Callable[[Refused], AwsError]] = {
     codes.QUEUE_NOT_FOUND: lambda _: no_such_queue(),
     codes.QUEUE_EXISTS: lambda _: sqs("QueueNameExists", "A queue already exists with the same name"),
@@ -117,6 +123,7 @@ REFUSALS: dict[str, Callable[[Refused], AwsError]] = {
     codes.STALE_OPERATION: lambda _: common("ServiceUnavailableException", "The request came too late. Send it again."),
     codes.IDEMPOTENCY_MISMATCH: lambda _: invalid("The request was sent before with other parameters."),
     codes.IDEMPOTENCY_WINDOW_FULL: lambda _: sqs("RequestThrottled", "Rate exceeded."),
+    **dict.fromkeys(_OF_ACCESS_KEYS, lambda _: common("AccessDeniedException", "Access denied.")),
     STORE_FULL: lambda _: sqs("OverLimit", "There is no room for more messages. Receive and delete some first."),
 }
 """How each refusal of the rules is told."""

@@ -9,7 +9,6 @@ The native API takes no forms and has no `X-Amz-Target`, so no request is both.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,30 +17,28 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from api.access import KEYS, first, http_request, is_local
 from api.aws import protocols, query, sqs
 from api.aws.calls import Call, Once, Submit
 from api.aws.errors import AwsError, common, sayable
 from api.aws.gaps import gap, sns_gap
-from api.aws.keys import Keys, authenticate
+from api.aws.keys import admitted, authenticate
 from api.aws.names import is_host
 from api.aws.protocols import SNS, SQS_JSON, SQS_QUERY, Dialect
 from api.aws.shapes import Shape
-from api.aws.sigv4 import HttpRequest
 from api.drain import DRAIN
 from api.problem import SERVER, Problem
 from api.request import SETTINGS, read_bytes
 from api.rest import CLIENT, under_key
+from api.rights import Grant
 from cluster.client import ClusterTrouble, Reply
 from storage import codes
 from storage.operations import Keyed, Operation, Receive, Received, Refused
 
-KEYS: web.AppKey[Keys] = web.AppKey("keys", Keys)
 FORM = "application/x-www-form-urlencoded"
 _INVOCATION = "amz-sdk-invocation-id"
 """The header by which AWS's SDKs name a call, however often they repeat it."""
 _TRACE = "X-Amzn-Trace-Id"
-_PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host")
-_BROWSED = ("Origin", "Sec-Fetch-Site")
 _log = structlog.get_logger()
 
 
@@ -76,9 +73,9 @@ async def _answer(request: web.Request) -> web.Response:
             content = _parameters(request, body)
             dialect = protocols.dialect(content)
             action = dialect.known(content.get("Action", ""))
-        await _authenticate(request, body, dialect.service.name)
+        grant = await _authenticate(request, body, dialect.service.name)
         wish = dialect.read(action, content)
-        rendered = dialect.answer(action, await _act(request, body, dialect, action, wish), request_id)
+        rendered = dialect.answer(action, await _act(request, grant, body, dialect, action, wish), request_id)
     except AwsError as error:
         rendered = dialect.refuse(error, request_id)
     except ClusterTrouble as trouble:
@@ -94,13 +91,15 @@ async def _answer(request: web.Request) -> web.Response:
     return web.Response(status=rendered.status, body=rendered.body, headers=headers)
 
 
-async def _act(request: web.Request, body: bytes, dialect: Dialect, action: str, wish: Shape) -> Shape | None:
+async def _act(
+    request: web.Request, grant: Grant, body: bytes, dialect: Dialect, action: str, wish: Shape
+) -> Shape | None:
     if dialect.service is SNS:
         raise sns_gap(action)
     handler = sqs.HANDLERS.get(action)
     if handler is None:
         raise gap(action)
-    return await handler(_call(request, body), wish)
+    return await handler(_call(request, body, _submit(request, grant, dialect.service.name, action)), wish)
 
 
 def _request_id() -> str:
@@ -126,25 +125,9 @@ def _told(problem: Problem) -> AwsError:
 # --- who asks ---------------------------------------------------------------------------------------------------------
 
 
-async def _authenticate(request: web.Request, body: bytes, service: str) -> None:
-    headers = list(request.headers.items())
-    if request.config_dict[SETTINGS].trust_forwarded and "X-Forwarded-Host" in request.headers:
-        headers = [pair for pair in headers if pair[0].lower() != "host"]
-        headers.append(("Host", _first(request.headers["X-Forwarded-Host"])))
-    asked = HttpRequest(request.method, request.raw_path, headers, body)
-    await authenticate(request.config_dict[KEYS], asked, service, datetime.now(UTC), is_local=is_local(request))
-
-
-def is_local(request: web.Request) -> bool:
-    """Whether a program on this machine asks: not somebody behind a proxy on it, and no page in a browser on it."""
-    if any(name in request.headers for name in (*_PROXIED, *_BROWSED)):
-        return False
-    try:
-        address = ipaddress.ip_address(request.remote or "")
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+async def _authenticate(request: web.Request, body: bytes, service: str) -> Grant:
+    asked = http_request(request, body)
+    return await authenticate(request.config_dict[KEYS], asked, service, datetime.now(UTC), is_local=is_local(request))
 
 
 def base_url(request: web.Request) -> str:
@@ -154,27 +137,22 @@ def base_url(request: web.Request) -> str:
         return settings.public_url.rstrip("/")
     scheme, host = request.scheme, request.headers.get("Host", "")
     if settings.trust_forwarded:
-        scheme = _first(request.headers.get("X-Forwarded-Proto", scheme))
-        host = _first(request.headers.get("X-Forwarded-Host", host))
+        scheme = first(request.headers.get("X-Forwarded-Proto", scheme))
+        host = first(request.headers.get("X-Forwarded-Host", host))
     if not is_host(host) or scheme not in ("http", "https"):
         address = request.transport.get_extra_info("sockname") if request.transport is not None else None
         scheme, host = request.scheme, "{}:{}".format(*address[:2]) if address else "localhost"
     return f"{scheme}://{host}"
 
 
-def _first(listed: str) -> str:
-    """What the proxy nearest to the client has written."""
-    return listed.partition(",")[0].strip()
-
-
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
 
-def _call(request: web.Request, body: bytes) -> Call:
+def _call(request: web.Request, body: bytes, submit: Submit) -> Call:
     """This request, as the actions see it."""
     trace, invocation = (_header(request, name) for name in (_TRACE, _INVOCATION))
     whole = b"" if invocation is None else hashlib.blake2b(body, digest_size=16).digest()
-    return Call(_submit(request), base_url(request), trace, invocation, whole)
+    return Call(submit, base_url(request), trace, invocation, whole)
 
 
 def _header(request: web.Request, name: str) -> str | None:
@@ -185,12 +163,13 @@ def _header(request: web.Request, name: str) -> str | None:
     return value
 
 
-def _submit(request: web.Request) -> Submit:
-    """How this request's operations reach the cluster."""
+def _submit(request: web.Request, grant: Grant, service: str, action: str) -> Submit:
+    """How this request's operations reach the cluster, as far as it may have them done."""
     client, drain = request.config_dict[CLIENT], request.config_dict[DRAIN]
     timeout_ms = request.config_dict[SETTINGS].request_timeout_ms
 
     async def submit(operation: Operation, block: bytes = b"", once: Once | None = None) -> Reply:
+        operation = admitted(grant, operation, service, action)
         if once is not None:
             reply = await submit_once(operation, block, once)
             if not isinstance(reply.outcome, Refused) or reply.outcome.code not in _UNKEPT:

@@ -1,64 +1,55 @@
-"""Who may come in: access keys, and how it is without any.
+"""Who may come in by SQS and SNS, and how those who may not are told.
 
-While there is no key at all, clients on this machine are let in as they are, signed or not: SDKs always sign, with
-whatever they were given. As soon as there is one, every request must be signed with a key that is known.
+While there is no access key at all, clients on this machine are let in as they are, signed or not: SDKs always sign,
+with whatever they were given. As soon as there is one, every request must be signed with a key that is known.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple, Protocol
 
+from api.access import KeyRing
 from api.aws import sigv4
-from api.aws.errors import common
+from api.aws.errors import AwsError, common
+from api.aws.names import ACCOUNT, REGION
 from api.aws.sigv4 import HttpRequest
+from api.rights import Grant, Need
+from storage.operations import Operation
 
 
-class AccessKey(NamedTuple):
-    """A key that is known, and the secret it is signed with."""
-
-    id: str
-    secret: str
-
-
-class Keys(Protocol):
-    """The access keys of the cluster."""
-
-    async def lookup(self, access_key_id: str) -> AccessKey | None:
-        """The key of this id, None if there is none or it was revoked."""
-        ...
-
-    async def exist(self) -> bool:
-        """Whether there is any key."""
-        ...
-
-
-class NoKeys:
-    """There are no keys yet."""
-
-    async def lookup(self, access_key_id: str) -> AccessKey | None:
-        """None."""
-        return None
-
-    async def exist(self) -> bool:
-        """No."""
-        return False
-
-
-async def authenticate(
-    keys: Keys, request: HttpRequest, service: str, now: datetime, *, is_local: bool
-) -> AccessKey | None:
-    """The key that the request was signed with; None for a local client while there are no keys. Raises `AwsError`."""
-    if not await keys.exist():
+async def authenticate(ring: KeyRing, request: HttpRequest, service: str, now: datetime, *, is_local: bool) -> Grant:
+    """What the sender of the request may do. Raises `AwsError` and `ClusterTrouble`."""
+    known = await ring.known()
+    if not known.keys:
         if is_local:
-            return None
+            return Grant(None)
         said = "Access denied: there are no access keys, and without them only clients on the same machine are served."
         raise common("AccessDeniedException", said)
     claim = sigv4.read(request)
     if claim is None:
         raise common("MissingAuthenticationTokenException", "Request is missing Authentication Token")
-    key = await keys.lookup(claim.access_key_id)
+    key = await ring.find(claim.access_key_id, known)
     if key is None:
         raise common("InvalidClientTokenIdException", "The security token included in the request is invalid.")
     sigv4.verify(claim, request, key.secret, service, now)
-    return key
+    return Grant(key)
+
+
+def admitted(grant: Grant, operation: Operation, service: str, action: str) -> Operation:
+    """The operation as the sender of a request for `action` may have it done. Raises `AwsError` if it may not."""
+    need = grant.missing(operation)
+    if need is not None:
+        raise denied(grant, need, service, action)
+    return grant.bound(operation)
+
+
+def denied(grant: Grant, need: Need, service: str, action: str) -> AwsError:
+    """The refusal of what a key does not allow."""
+    assert grant.key is not None
+    asked = f"{service}:{action.lower()}"
+    return common(
+        "AccessDeniedException",
+        f"User: arn:aws:iam::{ACCOUNT}:user/{grant.key.id} is not authorized to perform: {asked} on resource: "
+        f"arn:aws:{service}:{REGION}:{ACCOUNT}:{need.name or '*'} because no identity-based policy allows the "
+        f"{asked} action",
+    )

@@ -9,7 +9,6 @@ from typing import Any
 
 from aiohttp import ClientSession, TCPConnector
 
-from api.aws.keys import Keys
 from api.http import HttpServer
 from api.request import HttpSettings
 from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardDigest, ShardStatus, Status
@@ -42,6 +41,7 @@ class FakeClient(Client):
         self.fails_with: Exception | None = None
         self.refuses_with: Outcome | None = None
         self.trouble: str | None = None
+        self.has_leader = True
         self.changed: list[tuple[str, str, str]] = []
         self.staleness_ms: int | None = 3
         self.waiting, self.cancelled = asyncio.Event(), asyncio.Event()
@@ -81,6 +81,10 @@ class FakeClient(Client):
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+
+    def access_index(self) -> int | None:
+        """As the leader says; None: there is none."""
+        return queries.access_changed_index(self.store) if self.has_leader else None
 
     async def look(self, query: Query, *, timeout_ms: int) -> ToldLook:
         outcome, block = queries.answer(self.store, query)
@@ -152,9 +156,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(keys: Keys | None = None, **settings: Any) -> AsyncIterator[Gateway]:
+async def gateway(**settings: Any) -> AsyncIterator[Gateway]:
     client = FakeClient()
-    server = HttpServer(client, HttpSettings(**settings), keys)
+    server = HttpServer(client, HttpSettings(**settings))
     port = await server.start("127.0.0.1", 0)
     async with ClientSession(f"http://127.0.0.1:{port}", connector=TCPConnector(limit=50)) as http:
         try:

@@ -13,7 +13,7 @@ from botocore.credentials import Credentials
 from tests.api.fake_client import Gateway
 from tests.aws import models
 
-KEY_ID, SECRET = "AKIATRIMARAN", "secret/+="
+KEY_ID, SECRET = "AKIATRIMARANTEST", "secret/+="
 
 
 class RefusedError(Exception):

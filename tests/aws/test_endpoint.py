@@ -22,28 +22,21 @@ from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials
 from yarl import URL
 
-from api.aws.endpoint import FORM, is_local
-from api.aws.keys import AccessKey
+from api.access import is_local
+from api.aws.endpoint import FORM
 from api.aws.protocols import SNS
 from api.aws.query import FORM_BYTES_MAX
 from api.aws.sqs_messages import MESSAGE_BYTES_MAX
+from api.messages import receipt
+from storage.operations import Send
 from tests.api.asking import ask
 from tests.api.fake_client import Gateway, gateway, unknown
+from tests.api.keys import keyed_gateway, make_key
 from tests.aws.asking import KEY_ID, SECRET, Caller, RefusedError, refused
 
 JSON_HEADERS = {"X-Amz-Target": "AmazonSQS.ListQueues", "Content-Type": "application/x-amz-json-1.0"}
 NAMESPACE = "{http://queue.amazonaws.com/doc/2012-11-05/}"
 LIST = {"Action": "ListQueues", "Version": "2012-11-05"}
-
-
-class OneKey:
-    """A cluster with one access key."""
-
-    async def lookup(self, access_key_id: str) -> AccessKey | None:
-        return AccessKey(KEY_ID, SECRET) if access_key_id == KEY_ID else None
-
-    async def exist(self) -> bool:
-        return True
 
 
 @pytest.fixture
@@ -55,7 +48,8 @@ async def node() -> AsyncIterator[Gateway]:
 
 @asynccontextmanager
 async def with_a_key(**settings: Any) -> AsyncIterator[Gateway]:
-    async with gateway(OneKey(), **settings) as opened:
+    async with keyed_gateway(**settings) as opened:
+        make_key(opened, KEY_ID, SECRET, "admin")
         yield opened
 
 
@@ -179,14 +173,14 @@ async def test_a_header_that_is_no_text_is_refused_and_no_mistake(header: str) -
     body = b'{"QueueUrl":"jobs","MessageBody":"a"}'
     head = [f"{name}: {value}" for name, value in odd.items()]
     head = ["POST / HTTP/1.1", "Host: a", f"Content-Length: {len(body)}", "Connection: close", *head, "", ""]
-    async with gateway(OneKey() if is_claim else None) as node:
+    async with with_a_key() if is_claim else gateway() as node:
         reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
         writer.write("\r\n".join(head).encode("utf-8", "surrogateescape") + body)
         answer = await reader.read()
         writer.close()
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert b"x-amzn-query-error" in answer
-        assert not node.client.asked
+        assert Send not in map(type, node.client.asked)
 
 
 @pytest.mark.parametrize("asked", [b"Action=%01", b"Action=SendMessage&QueueUrl=jobs&DelaySeconds=%EF%BF%BF"])
@@ -265,13 +259,66 @@ async def test_with_a_key_only_what_it_signed_is_let_in(in_json: bool) -> None:
             "Request is missing Authentication Token",
         )
         async with node.http.get("/v1/queues") as native:
-            assert native.status == 200  # the native API's credentials are another matter
+            assert native.status == 401
+
+
+HANDLE = receipt(1, 1)
+OF_ALL = {"GetQueueUrl": {}, "GetQueueAttributes": {}, "CreateQueue": {}}
+OF_A_PRODUCER = {
+    "SendMessage": {"MessageBody": "a"},
+    "SendMessageBatch": {"Entries": [{"Id": "1", "MessageBody": "a"}]},
+}
+OF_A_CONSUMER = {
+    "ReceiveMessage": {},
+    "DeleteMessage": {"ReceiptHandle": HANDLE},
+    "DeleteMessageBatch": {"Entries": [{"Id": "1", "ReceiptHandle": HANDLE}]},
+    "ChangeMessageVisibility": {"ReceiptHandle": HANDLE, "VisibilityTimeout": 1},
+    "ChangeMessageVisibilityBatch": {"Entries": [{"Id": "1", "ReceiptHandle": HANDLE, "VisibilityTimeout": 1}]},
+}
+OF_A_MANAGER = {"SetQueueAttributes": {"Attributes": {"VisibilityTimeout": "7"}}, "PurgeQueue": {}, "DeleteQueue": {}}
+ACTIONS: dict[str, dict[str, Any]] = OF_ALL | OF_A_PRODUCER | OF_A_CONSUMER | OF_A_MANAGER
+
+
+@pytest.mark.parametrize("in_json", [True, False])
+@pytest.mark.parametrize(
+    ("role", "more"),
+    [
+        ("producer", OF_A_PRODUCER),
+        ("consumer", OF_A_CONSUMER),
+        ("manager", OF_A_PRODUCER | OF_A_CONSUMER | OF_A_MANAGER),
+    ],
+)
+async def test_a_role_allows_its_actions_on_its_queues(in_json: bool, role: str, more: dict[str, Any]) -> None:
+    async with keyed_gateway() as node:
+        for name in ("mine", "other"):
+            await Caller(node, in_json=in_json)("CreateQueue", QueueName=name)
+        make_key(node, "ADMINADMINADMIN0", SECRET, "admin")
+        make_key(node, KEY_ID, SECRET, role, "m*e")
+        caller = Caller(node, in_json=in_json, sign=True)
+        assert len((await caller("ListQueues"))["QueueUrls"]) == 1
+        for name in ("other", "mine"):
+            for action, wish in ACTIONS.items():
+                named = {"QueueName" if action in ("GetQueueUrl", "CreateQueue") else "QueueUrl": name}
+                try:
+                    await caller(action, **named, **wish)
+                    code = ""
+                except RefusedError as error:
+                    code = error.told[1]
+                assert (code != "AccessDenied") == (name == "mine" and action in OF_ALL | more), (name, action, code)
+        if role != "manager":  # to find a queue by creating it is not to create one
+            code, words = (await refused(caller, "CreateQueue", QueueName="mule"))[1:]
+            assert code == "AccessDenied"
+            assert words == (
+                f"User: arn:aws:iam::000000000000:user/{KEY_ID} is not authorized to perform: sqs:createqueue on "
+                "resource: arn:aws:sqs:us-east-1:000000000000:mule because no identity-based policy allows the "
+                "sqs:createqueue action"
+            )
 
 
 async def test_a_stranger_a_forger_and_a_late_comer_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with with_a_key() as node:
         signed = Caller(node, in_json=True, sign=True)
-        monkeypatch.setattr("tests.aws.asking.KEY_ID", "AKIASTRANGER")
+        monkeypatch.setattr("tests.aws.asking.KEY_ID", "AKIASTRANGER0000")
         assert await refused(signed, "ListQueues") == (
             403,
             "InvalidClientTokenId",

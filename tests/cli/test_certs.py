@@ -44,7 +44,7 @@ def test_what_is_made_is_what_a_node_needs_and_only_its_owner_reads_it(trimaran:
     assert 'cert = "/etc/trimaran/tls/node.crt"' in said
     for node in ("n1", "n_2"):
         place = tmp_path / "trimaran-certs" / node
-        assert {path.name for path in place.iterdir()} == {"ca.crt", "node.crt", "node.key"}
+        assert {path.name for path in place.iterdir()} == {"ca.crt", "node.crt", "node.key", "seal.key"}
         assert Tls(TlsFiles(*(str(place / name) for name in ("ca.crt", "node.crt", "node.key"))), node)
     for path in (tmp_path / "trimaran-certs").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path

@@ -180,3 +180,42 @@ def test_every_command_explains_itself_with_an_example(trimaran: Trimaran, comma
     code, said, _ = trimaran(command, "--help")
     assert code == 0
     assert f"trimaran {command}" in said.split("Usage:")[1].split("\n", 1)[1]
+
+
+def test_keys_are_made_used_and_revoked(trimaran: Trimaran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert "everything" in trimaran("keys")[1]
+    code, out, _ = trimaran("keys", "create", "--role", "admin", "--save", "--note", "mine")
+    saved = (tmp_path / "trimaran" / "key").read_text().strip()
+    assert (code, saved in out) == (0, True)
+    assert (tmp_path / "trimaran" / "key").stat().st_mode & 0o777 == 0o600
+    admin, _, secret = saved.partition(":")
+    try:
+        code, out, _ = trimaran("keys", "create", "--role", "producer", "--queues", "a-*", "--queues", "b", "--json")
+        made = json.loads(out)
+        assert (code, made["queues"]) == (0, ["a-*", "b"])
+        code, out, _ = trimaran("keys", "list")
+        assert (code, admin in out, made["id"] in out, secret in out) == (0, True, True, False)
+        assert "a-*, b" in trimaran("keys", "show", made["id"])[1]
+        with monkeypatch.context() as other:
+            other.setenv("TRIMARAN_KEY", f"{made['id']}:{made['secret']}")
+            code, _, err = trimaran("queues", "create", "a-1")
+            assert (code, "has not the right to manage on a-1" in err) == (1, True)
+            other.setenv("TRIMARAN_KEY", "nonsense")
+            assert trimaran("queues")[0] == 2
+            other.setenv("TRIMARAN_KEY", f"{made['id']}:wrong")
+            code, _, err = trimaran("queues")
+            assert (code, "It is not known who asks" in err) == (1, True)
+        assert trimaran("keys", "revoke", made["id"])[0] == 0
+        code, _, err = trimaran("keys", "show", made["id"])
+        assert (code, "There is no such access key" in err) == (1, True)
+        assert trimaran("bench", "--messages", "20", "--connections", "2")[0] == 0
+    finally:
+        assert trimaran("keys", "revoke", admin)[0] == 0
+
+
+def test_a_seal_key_is_not_replaced(trimaran: Trimaran, tmp_path: Path) -> None:
+    path = str(tmp_path / "seal.key")
+    assert trimaran("keys", "seal-key", path)[0] == 0
+    code, _, err = trimaran("keys", "seal-key", path)
+    assert (code, "exists" in err) == (1, True)

@@ -80,7 +80,6 @@ THREE = "n1=127.0.0.1:7800,n2=127.0.0.1:7801,n3=127.0.0.1:7802"
             "names 9 nodes, but a cluster",
         ),
         ({"http": "127.0.0.1:7800"}, "--http 127.0.0.1:7800 and --raft 127.0.0.1:7800 use the same port"),
-        ({"http": "0.0.0.0:7700"}, "add --insecure-listen"),
         ({"raft": "box:7800"}, "--raft box:7800 is another machine, or can be reached from one"),
         ({"raft": "0.0.0.0:7800", "insecure_listen": "true"}, "`trimaran certs init` and `trimaran certs issue n1`"),
         ({"peers": "n1=127.0.0.1:7800,n2=10.0.0.2:7800"}, "--peers n2 10.0.0.2:7800 is another machine"),

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import jsonschema
 import pytest
 import yaml
@@ -71,6 +72,7 @@ def test_every_variable_is_a_setting_and_the_whole_is_accepted(name: str) -> Non
     flags = {flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(*[iter(words)] * 2, strict=True)}
     config = load(flags, variables)
     assert not config.tls_insecure
+    assert not config.insecure_listen
     assert list(config.peers) == list(SERVICES)
     assert config.data == Path("/data")
 
@@ -154,3 +156,11 @@ async def test_the_command_lines_start_a_cluster_that_its_health_checks_accept(c
         return all(await asyncio.gather(*checks))
 
     await eventually(healthy, "every service is healthy")
+    urls = [f"http://127.0.0.1:{port}" for port in containers.values()]
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{urls[0]}/v1/keys", json={"roles": ["admin"]}) as answer:
+            assert answer.status == 201
+            made = await answer.json()
+        for url in urls:  # each has found the seal key beside its certificate
+            async with http.get(f"{url}/v1/keys", auth=aiohttp.BasicAuth(made["id"], made["secret"])) as answer:
+                assert answer.status == 200

@@ -1,0 +1,211 @@
+"""What an access key may do: its roles give it rights, its patterns say on which queues.
+
+Rights are asked for twice. Every route of the native API has one in `ROUTES`, which is looked at before anything is
+read. And every operation, by whichever API it comes, needs what `needs` says, for each queue that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import NamedTuple, TypeVar, assert_never
+
+import msgspec
+
+from cluster.client import ClusterTrouble
+from storage.access import ADMIN, matches
+from storage.operations import (
+    Ack,
+    AskWhy,
+    Browse,
+    CancelMessage,
+    CancelRedrive,
+    ChangeMessage,
+    CreateAccessKey,
+    DeleteQueue,
+    Extend,
+    FindMessages,
+    Forget,
+    GetHistory,
+    GetMessage,
+    GetQueue,
+    GetRedrive,
+    GroupDead,
+    Keyed,
+    ListAccessKeys,
+    ListQueues,
+    ListRedrives,
+    Nack,
+    Operation,
+    PreviewRedrive,
+    Pulse,
+    PurgeQueue,
+    PutQueue,
+    Receive,
+    RevokeAccessKey,
+    Send,
+    StartRedrive,
+    StepRedrive,
+    Transaction,
+)
+
+
+class Right(Enum):
+    """Something that a key may be allowed to do."""
+
+    OPEN = auto()
+    """What anybody may ask, without any key."""
+    OBSERVE = auto()
+    """Ask the node how it and the cluster are."""
+    LOOK = auto()
+    """See that a queue is there, with its settings and counts."""
+    SEND = auto()
+    RECEIVE = auto()
+    """Receive and settle messages, and see what is in them."""
+    MANAGE = auto()
+    """Make, change, purge and delete queues; change and cancel single messages."""
+    INSPECT = auto()
+    """Ask the node for what is costly to tell."""
+    ADMINISTER = auto()
+    """Change the cluster and its access keys."""
+
+
+_ALL = frozenset(Right)
+_PRODUCER = frozenset({Right.OBSERVE, Right.LOOK, Right.SEND})
+_CONSUMER = frozenset({Right.OBSERVE, Right.LOOK, Right.RECEIVE})
+ROLES: dict[str, frozenset[Right]] = {
+    "producer": _PRODUCER,
+    "consumer": _CONSUMER,
+    "manager": _PRODUCER | _CONSUMER | {Right.MANAGE},
+    ADMIN: _ALL,
+}
+TOLD_BY_THE_NODE = frozenset({Right.OBSERVE, Right.INSPECT})
+"""What a node answers by itself, and also when it does not reach the cluster."""
+
+# To add a route: one line here, with the least right that any request to it needs. A test fails for a route without.
+ROUTES: dict[tuple[str, str], Right] = {
+    ("GET", "/"): Right.OPEN,
+    ("GET", "/healthz"): Right.OPEN,
+    ("GET", "/readyz"): Right.OPEN,
+    ("GET", "/openapi.json"): Right.OPEN,
+    ("GET", "/v1/queues"): Right.LOOK,
+    ("PUT", "/v1/queues/{queue}"): Right.MANAGE,
+    ("GET", "/v1/queues/{queue}"): Right.LOOK,
+    ("DELETE", "/v1/queues/{queue}"): Right.MANAGE,
+    ("POST", "/v1/queues/{queue}/purge"): Right.MANAGE,
+    ("POST", "/v1/queues/{queue}/messages"): Right.SEND,
+    ("GET", "/v1/queues/{queue}/messages"): Right.RECEIVE,
+    ("GET", "/v1/queues/{queue}/messages/{message_id}"): Right.RECEIVE,
+    ("PATCH", "/v1/queues/{queue}/messages/{message_id}"): Right.MANAGE,
+    ("DELETE", "/v1/queues/{queue}/messages/{message_id}"): Right.MANAGE,
+    ("GET", "/v1/queues/{queue}/messages/{message_id}/history"): Right.LOOK,
+    ("GET", "/v1/queues/{queue}/messages/{message_id}/why"): Right.LOOK,
+    ("POST", "/v1/queues/{queue}/receive"): Right.RECEIVE,
+    ("POST", "/v1/queues/{queue}/ack"): Right.RECEIVE,
+    ("POST", "/v1/queues/{queue}/nack"): Right.RECEIVE,
+    ("POST", "/v1/queues/{queue}/extend"): Right.RECEIVE,
+    ("GET", "/v1/cluster"): Right.OBSERVE,
+    ("GET", "/v1/cluster/digest"): Right.INSPECT,
+    ("POST", "/v1/cluster/scrub"): Right.ADMINISTER,
+    ("PUT", "/v1/cluster/members/{member}"): Right.ADMINISTER,
+    ("PATCH", "/v1/cluster/members/{member}"): Right.ADMINISTER,
+    ("DELETE", "/v1/cluster/members/{member}"): Right.ADMINISTER,
+    ("GET", "/v1/keys"): Right.ADMINISTER,
+    ("POST", "/v1/keys"): Right.ADMINISTER,
+    ("GET", "/v1/keys/{key}"): Right.ADMINISTER,
+    ("DELETE", "/v1/keys/{key}"): Right.ADMINISTER,
+    ("POST", "/send_message"): Right.SEND,
+    ("GET", "/receive_message"): Right.RECEIVE,
+    ("GET", "/messages"): Right.RECEIVE,
+    ("POST", "/ack_message"): Right.RECEIVE,
+}
+NAMED = ("queue",)
+"""What in a path is a name that patterns are for."""
+
+
+_O = TypeVar("_O", bound=Operation)
+
+
+class Need(NamedTuple):
+    """A right, on the queue of this name; None: on none in particular."""
+
+    right: Right
+    name: str | None = None
+
+
+def needs(operation: Operation) -> Iterator[Need]:
+    """What one must be allowed to have an operation carried out. To add an operation: one line here."""
+    match operation:
+        case Keyed():
+            yield from needs(operation.operation)
+        case Transaction():
+            for step in operation.steps:
+                yield from needs(step)
+        case Send():
+            yield Need(Right.SEND, operation.queue)
+        case Receive() | Ack() | Nack() | Extend():
+            yield Need(Right.RECEIVE, operation.queue)
+        case Browse() | GetMessage() | FindMessages() | PreviewRedrive() | GroupDead():  # what is in messages
+            yield Need(Right.RECEIVE, operation.queue)
+        case GetQueue() | GetHistory() | AskWhy() | GetRedrive() | ListRedrives():
+            yield Need(Right.LOOK, operation.queue)
+        case PutQueue():
+            yield Need(Right.MANAGE, operation.queue)
+            if operation.settings.dead_letter_queue is not None:  # where it would have the cluster send
+                yield Need(Right.SEND, operation.settings.dead_letter_queue)
+        case DeleteQueue() | PurgeQueue() | ChangeMessage() | CancelMessage() | CancelRedrive():
+            yield Need(Right.MANAGE, operation.queue)
+        case StartRedrive():
+            yield Need(Right.MANAGE, operation.queue)
+            if operation.to:
+                yield Need(Right.SEND, operation.to)
+        case ListQueues():  # `Grant.bound` sees to it that only those are told that may be seen
+            yield Need(Right.LOOK)
+        case CreateAccessKey() | RevokeAccessKey() | ListAccessKeys():
+            yield Need(Right.ADMINISTER)
+        case Pulse() | Forget() | StepRedrive():  # the leader's and the gateways' own: nobody's to ask for
+            yield Need(Right.ADMINISTER)
+        case _:
+            assert_never(operation)
+
+
+class AccessKey(NamedTuple):
+    """A key that is known, with its secret."""
+
+    id: str
+    secret: str
+    roles: tuple[str, ...]
+    queues: tuple[str, ...]
+
+
+class Grant(NamedTuple):
+    """What whoever asks may do: all that `key` allows; all there is if there is no key.
+
+    trouble: why it may be out of date. Nothing but what this node holds itself may then be told.
+    """
+
+    key: AccessKey | None
+    trouble: ClusterTrouble | None = None
+
+    def sees(self, name: str) -> bool:
+        """Whether it is for the queue of this name."""
+        return self.key is None or any(matches(pattern, name) for pattern in self.key.queues)
+
+    def allows(self, need: Need) -> bool:
+        """Whether this may be done."""
+        if self.key is None:
+            return True
+        has_right = any(need.right in ROLES[role] for role in self.key.roles)
+        return has_right and (need.name is None or self.sees(need.name))
+
+    def bound(self, operation: _O) -> _O:
+        """The operation as far as it may be seen: of a list, what the patterns are for."""
+        if self.key is not None and isinstance(operation, ListQueues):
+            return msgspec.structs.replace(operation, patterns=list(self.key.queues))
+        return operation
+
+    def missing(self, operation: Operation) -> Need | None:
+        """What is not allowed of an operation, or None."""
+        if self.key is None:
+            return None
+        return next((need for need in needs(operation) if not self.allows(need)), None)
