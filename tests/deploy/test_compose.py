@@ -161,6 +161,7 @@ async def test_the_command_lines_start_a_cluster_that_its_health_checks_accept(c
         async with http.post(f"{urls[0]}/v1/keys", json={"roles": ["admin"]}) as answer:
             assert answer.status == 201
             made = await answer.json()
+        key = {"Authorization": aiohttp.encode_basic_auth(made["id"], made["secret"])}
         for url in urls:  # each has found the seal key beside its certificate
-            async with http.get(f"{url}/v1/keys", auth=aiohttp.BasicAuth(made["id"], made["secret"])) as answer:
+            async with http.get(f"{url}/v1/keys", headers=key) as answer:
                 assert answer.status == 200
