@@ -106,6 +106,13 @@ ROUTES: dict[tuple[str, str], Right] = {
     ("POST", "/v1/queues/{queue}/ack"): Right.RECEIVE,
     ("POST", "/v1/queues/{queue}/nack"): Right.RECEIVE,
     ("POST", "/v1/queues/{queue}/extend"): Right.RECEIVE,
+    ("GET", "/v1/queues/{queue}/dead-letters"): Right.RECEIVE,
+    ("POST", "/v1/queues/{queue}/redrive"): Right.MANAGE,
+    ("GET", "/v1/queues/{queue}/redrive"): Right.LOOK,
+    ("GET", "/v1/queues/{queue}/redrive/{task}"): Right.LOOK,
+    ("DELETE", "/v1/queues/{queue}/redrive/{task}"): Right.MANAGE,
+    ("POST", "/v1/queues/{queue}/redrive/{task}/undo"): Right.MANAGE,
+    ("POST", "/v1/transactions"): Right.LOOK,  # its steps say what else
     ("GET", "/v1/cluster"): Right.OBSERVE,
     ("GET", "/v1/cluster/digest"): Right.INSPECT,
     ("POST", "/v1/cluster/scrub"): Right.ADMINISTER,
