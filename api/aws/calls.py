@@ -109,7 +109,9 @@ REFUSALS: dict[str, Callable[[Refused], AwsError]] = {
     codes.MESSAGE_LEASED: lambda _: invalid("The message is in flight."),
     codes.STALE_RECEIPT: lambda _: invalid("The receipt handle has expired."),
     codes.REDRIVE_NOT_FOUND: lambda _: sqs("ResourceNotFoundException", "Task does not exist."),
-    codes.REDRIVE_RUNNING: lambda _: sqs("UnsupportedOperation", "There is already a task running."),
+    codes.REDRIVE_RUNNING: lambda _: invalid(
+        "There is already a task running. Only one active task is allowed for a source queue arn at a given time."
+    ),
     codes.REDRIVE_IS_UNDO: lambda _: sqs("UnsupportedOperation", "The task moves messages back."),
     codes.REDRIVE_TO_NOT_FOUND: lambda _: sqs(
         "ResourceNotFoundException", "The resource that you specified for the DestinationArn parameter doesn't exist."

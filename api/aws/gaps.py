@@ -19,11 +19,8 @@ GAPS: dict[str, str] = {
     "VisibilityTimeout": "a visibility timeout of 0 seconds",
     # Actions.
     "AddPermission": "access policies on queues",
-    "CancelMessageMoveTask": "message move tasks",
-    "ListMessageMoveTasks": "message move tasks",
     "ListQueueTags": "tags",
     "RemovePermission": "access policies on queues",
-    "StartMessageMoveTask": "message move tasks",
     "TagQueue": "tags",
     "UntagQueue": "tags",
     # Parameters.

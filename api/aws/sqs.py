@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from api.aws import message_actions, queue_actions
+from api.aws import message_actions, move_actions, queue_actions
 from api.aws.calls import Call
 from api.aws.shapes import Shape
 
 Handler = Callable[[Call, Any], Awaitable[Shape | None]]
 HANDLERS: dict[str, Handler] = {
+    "CancelMessageMoveTask": move_actions.cancel_message_move_task,
     "ChangeMessageVisibility": message_actions.change_message_visibility,
     "ChangeMessageVisibilityBatch": message_actions.change_message_visibility_batch,
     "CreateQueue": queue_actions.create_queue,
@@ -23,11 +24,13 @@ HANDLERS: dict[str, Handler] = {
     "GetQueueAttributes": queue_actions.get_queue_attributes,
     "GetQueueUrl": queue_actions.get_queue_url,
     "ListDeadLetterSourceQueues": queue_actions.list_dead_letter_source_queues,
+    "ListMessageMoveTasks": move_actions.list_message_move_tasks,
     "ListQueues": queue_actions.list_queues,
     "PurgeQueue": queue_actions.purge_queue,
     "ReceiveMessage": message_actions.receive_message,
     "SendMessage": message_actions.send_message,
     "SendMessageBatch": message_actions.send_message_batch,
     "SetQueueAttributes": queue_actions.set_queue_attributes,
+    "StartMessageMoveTask": move_actions.start_message_move_task,
 }
 """The actions that there are; the others are gaps."""

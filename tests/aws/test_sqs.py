@@ -244,11 +244,8 @@ async def test_what_sqs_refuses_is_refused_in_its_words(
 
 MISSING: dict[str, dict[str, Any]] = {
     "AddPermission": {"QueueUrl": URL, "Label": "l", "AWSAccountIds": ["1"], "Actions": ["*"]},
-    "CancelMessageMoveTask": {"TaskHandle": "h"},
-    "ListMessageMoveTasks": {"SourceArn": "a"},
     "ListQueueTags": {"QueueUrl": URL},
     "RemovePermission": {"QueueUrl": URL, "Label": "l"},
-    "StartMessageMoveTask": {"SourceArn": "a"},
     "TagQueue": {"QueueUrl": URL, "Tags": {"a": "b"}},
     "UntagQueue": {"QueueUrl": URL, "TagKeys": ["a"]},
 }
