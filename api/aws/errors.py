@@ -100,8 +100,9 @@ SNS: dict[str, _Name] = {
     "ThrottledException": _Name("Throttled", 429),
     "TooManyEntriesInBatchRequestException": _Name("TooManyEntriesInBatchRequest"),
     "TopicLimitExceededException": _Name("TopicLimitExceeded", 403),
+    "ValidationError": _Name("ValidationError"),
 }
-"""What SNS may answer, as its service model has it."""
+"""What SNS may answer, as its service model has it; the last one it answers all the same."""
 
 
 def common(shape: str, message: str) -> AwsError:

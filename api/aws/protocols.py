@@ -42,7 +42,9 @@ def _missing_in_sqs(parameter: str) -> AwsError:
 
 
 def _missing_in_sns(parameter: str) -> AwsError:
-    return errors.sns("InvalidParameterException", f"Invalid parameter: {parameter} Reason: no value for it was given")
+    named = f"'{parameter[0].lower()}{parameter[1:]}'"
+    said = f"1 validation error detected: Value null at {named} failed to satisfy constraint: Member must not be null"
+    return errors.sns("ValidationError", said)
 
 
 SQS = Service("sqs", "2012-11-05", "http://queue.amazonaws.com/doc/2012-11-05/", sqs_shapes.SHAPES, _missing_in_sqs)

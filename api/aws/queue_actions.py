@@ -29,6 +29,8 @@ from storage.operations import DeleteQueue, GetQueue, ListQueues, PurgeQueue, Pu
 
 LIST_MAX = 1000
 """Queues that one answer names."""
+SCAN_MAX = 1000
+"""Queues that are looked at in one query."""
 _TRIES = 5
 """How often it is tried to change a queue that others change at the same time."""
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]*", re.ASCII)
@@ -129,9 +131,9 @@ async def list_dead_letter_source_queues(call: Call, wish: shapes.ListDeadLetter
     names: list[str] = []
     after: str | None = _read_token(wish.next_token) if wish.next_token else ""
     while after is not None and len(names) <= most:
-        infos = await _list(call, after, LIST_MAX)
+        infos = await _list(call, after, SCAN_MAX)
         names += [info.queue for info in infos if sends_dead_letters(info, name)]
-        after = infos[-1].queue if len(infos) == LIST_MAX else None
+        after = infos[-1].queue if len(infos) == SCAN_MAX else None
     page, token = _page(names, most, wish.max_results)
     return shapes.SourceQueueUrls(queue_urls=[queue_url(call.base, each) for each in page], next_token=token)
 

@@ -205,7 +205,8 @@ def test_refusals_have_both_names_status_and_words(
 @pytest.mark.parametrize(("name", "make", "table"), [("sqs", errors.sqs, errors.SQS), ("sns", errors.sns, errors.SNS)])
 def test_refusals_are_of_the_model(name: str, make: Callable[[str, str], AwsError], table: dict[str, Any]) -> None:
     modelled = {shape.name: shape for shape in models.service(name).error_shapes}
-    assert set(table) - set(modelled) <= {"InvalidParameterValueException", "MissingRequiredParameterException"}
+    unmodelled = {"InvalidParameterValueException", "MissingRequiredParameterException", "ValidationError"}
+    assert set(table) - set(modelled) <= unmodelled
     for shape in set(table) & set(modelled):
         said = modelled[shape].metadata.get("error")
         if said is not None:
@@ -325,6 +326,13 @@ def test_a_target_names_an_action_of_sqs() -> None:
     for target in ("SendMessage.AmazonSQS", "AmazonSNS.Publish", "AmazonSQS.", "AmazonSQS.AmazonSQS.SendMessage", ""):
         with pytest.raises(AwsError):
             targeted(target)
+
+
+def test_sns_has_its_own_words_for_what_is_missing() -> None:
+    assert refused(SNS_QUERY, "CreateTopic", {}) == (
+        "ValidationError",
+        "1 validation error detected: Value null at 'name' failed to satisfy constraint: Member must not be null",
+    )
 
 
 def test_the_version_tells_the_services_apart() -> None:

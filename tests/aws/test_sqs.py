@@ -709,6 +709,20 @@ async def test_a_dead_letter_keeps_its_id_its_times_and_its_count(sqs: Caller) -
     }
 
 
+async def test_dead_letters_that_were_sent_together_keep_their_ids_as_well(sqs: Caller) -> None:
+    await sqs("CreateQueue", QueueName="dead")
+    policy = '{"deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:dead", "maxReceiveCount": 1}'
+    await sqs("SetQueueAttributes", QueueUrl=URL, Attributes={"RedrivePolicy": policy})
+    entries = [{"Id": body, "MessageBody": body} for body in "abc"]
+    sent = (await sqs("SendMessageBatch", QueueUrl=URL, Entries=entries))["Successful"]
+    assert len(await receive(sqs, MaxNumberOfMessages=10, VisibilityTimeout=1)) == 3
+    sqs.gateway.client.pass_time(1_000)
+    got = (await sqs("ReceiveMessage", QueueUrl="dead", MaxNumberOfMessages=10))["Messages"]
+    assert [(message["Body"], message["MessageId"]) for message in got] == [
+        (each["Id"], each["MessageId"]) for each in sent
+    ]
+
+
 # --- once -------------------------------------------------------------------------------------------------------------
 
 

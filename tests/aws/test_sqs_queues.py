@@ -500,7 +500,7 @@ def redrive(queue: str, count: int | str = 2) -> dict[str, str]:
     return {"RedrivePolicy": json.dumps({"deadLetterTargetArn": ARN + queue, "maxReceiveCount": count})}
 
 
-async def test_a_dead_letter_queue_is_told_shown_and_taken_back(sqs: Caller) -> None:
+async def test_a_dead_letter_queue_is_told_shown_and_taken_back(sqs: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     await sqs("CreateQueue", QueueName="dead")
     await sqs("CreateQueue", QueueName="new", Attributes=redrive("dead"))
     await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes=redrive("dead", "1000"))
@@ -520,6 +520,10 @@ async def test_a_dead_letter_queue_is_told_shown_and_taken_back(sqs: Caller) -> 
     first, token = await sources(MaxResults=1)
     assert first == ["jobs"]
     assert await sources(MaxResults=1, NextToken=token) == (["new"], None)
+    native = {"dead_letter_queue": "dead", "overflow": "dead_letter", "messages_max": 5}
+    await asking.ask(sqs.gateway, "PUT", "/v1/queues/full", native)  # what does not fit goes there, not what fails
+    monkeypatch.setattr("api.aws.queue_actions.SCAN_MAX", 1)
+    assert await sources() == (["jobs", "new"], None)
     await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes={"RedrivePolicy": ""})
     assert await sources() == (["new"], None)
     assert await sqs("GetQueueAttributes", QueueUrl="jobs", AttributeNames=["RedrivePolicy"]) in (
