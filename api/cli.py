@@ -1,8 +1,7 @@
 """The command `trimaran`: its commands, and what becomes of what goes wrong in them.
 
-Commands live in `cli_serve` (serve, local), `cli_messages` (send, receive, ack), `cli_queues`, `cli_redrive`,
-`cli_cluster`, `cli_bench`, `cli_certs` and `cli_keys`, and are imported when they are run: a command should not pay for
-its neighbours.
+Each group of commands lives in a module `cli_…`, and is imported when it is run: a command should not pay for its
+neighbours.
 """
 
 from __future__ import annotations
@@ -56,6 +55,7 @@ app.command("api.cli_messages:ack", name="ack")
 app.command("api.cli_queues:queues", name="queues")
 app.command("api.cli_redrive:redrive", name="redrive")
 app.command("api.cli_cluster:cluster", name="cluster")
+app.command("api.cli_recover:recover", name="recover")
 app.command("api.cli_bench:bench", name="bench")
 app.command("api.cli_certs:certs", name="certs")
 app.command("api.cli_keys:keys", name="keys")

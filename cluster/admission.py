@@ -87,4 +87,10 @@ def _refuse_blank(hello: Hello, here: Here) -> Refusal | None:
 
 
 def _stranger(hello: Hello, here: Here) -> Refusal:
-    return Refusal(f"this is cluster {here.membership.cluster}, but {hello.name} belongs to cluster {hello.cluster}")
+    detail = f"this is cluster {here.membership.cluster}, but {hello.name} belongs to cluster {hello.cluster}"
+    if hello.name in here.removed:
+        detail += (
+            "; if that is what was left behind when this one was recovered by force, it cannot come back: empty its "
+            "data directory, give it another name, and add it"
+        )
+    return Refusal(detail)

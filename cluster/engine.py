@@ -56,9 +56,9 @@ from cluster.tuning import Tuning
 from storage.operations import ENTRY_KIND
 from storage.state import Store
 
-_ADOPTED, _REMOVED, _DATA = "cluster", "removed", "data"
-"""Meta values: the cluster that a blank replica was let into, until its log says so; that the replica was removed; the
-store's own number."""
+ADOPTED_META, REMOVED_META, _DATA_META = "cluster", "removed", "data"
+"""Meta values: the cluster that a blank replica was let into, until its log says so; not empty when the replica was
+removed; the store's own number."""
 
 
 class NotLeaderError(Exception):
@@ -116,7 +116,7 @@ class Engine(Elections):
         marked(index, payload): a mark is applied (`MARK_KIND`), and nothing after it in this tick.
         doubted(): a copy of this store came whole to a follower, and was not fit for use.
         """
-        adopted = store.meta(_ADOPTED)
+        adopted = store.meta(ADOPTED_META)
         founders = configured(members, adopted.decode() if adopted is not None else cluster)
         if name not in founders.voters:
             raise ValueError(f"{name} is not among the members {', '.join(founders.voters)}")
@@ -138,9 +138,9 @@ class Engine(Elections):
         if applied_index > self._journal.last_index:
             raise BrokenInvariantError(f"entry {applied_index} was applied but is not in the journal")
         self._memberships = Memberships(store, self._journal, applied_index, founders)
-        self.data = (store.meta(_DATA) or self._rng.getrandbits(64).to_bytes(8)).hex()
+        self.data = (store.meta(_DATA_META) or self._rng.getrandbits(64).to_bytes(8)).hex()
         """A number made with the store: tells it from another one under the same name."""
-        store.set_meta(_DATA, bytes.fromhex(self.data))
+        store.set_meta(_DATA_META, bytes.fromhex(self.data))
         store.commit()
         self._durable_index, self._durable_applied_index = self._journal.last_index, applied_index
         self._outgoing, self._incoming = Outgoing(store, tuning), Incoming(store)
@@ -150,7 +150,7 @@ class Engine(Elections):
         self._transfer: _Transfer | None = None
         self._proposed: deque[int] = deque()
 
-        self._is_adopted, self.is_removed = adopted is not None, store.meta(_REMOVED) is not None
+        self._is_adopted, self.is_removed = adopted is not None, bool(store.meta(REMOVED_META))
         self._unsaved: dict[str, bytes] = {}
         self._nodes: dict[str, Node] = {}
         self._voting = frozenset(self.membership.voters)
@@ -419,13 +419,13 @@ class Engine(Elections):
 
     def adopt(self, cluster: str) -> None:
         """This blank replica belongs to `cluster` from now on: the next tick remembers it with all that it brings."""
-        self._unsaved[_ADOPTED] = cluster.encode()
+        self._unsaved[ADOPTED_META] = cluster.encode()
         self._is_adopted = True
         self._memberships.adopt(cluster)
 
     def retire(self) -> None:
         """Members say that this replica was removed: it never campaigns again."""
-        self._unsaved[_REMOVED] = b"1"
+        self._unsaved[REMOVED_META] = b"1"
         self.is_removed = True
 
     # --- following ----------------------------------------------------------------------------------------------------

@@ -27,6 +27,22 @@ class Identity(msgspec.Struct, frozen=True):
     members: list[str]
 
 
+def store_name(shard: int, node: str, cluster: str) -> str:
+    """What the store of a shard remembers, so that it is not mistaken for another one's."""
+    return f"shard {shard} of node {node} of cluster {cluster}"
+
+
+def read(directory: Path) -> Identity:
+    """The identity in a data directory. Raises `IdentityError`."""
+    path = directory / FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Identity)
+    except OSError as error:
+        raise IdentityError(f"the data directory {directory} cannot be used: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise IdentityError(f"{path} is damaged: {error}; restore it, or start with an empty directory") from error
+
+
 def found(node: str, peers: Mapping[str, str]) -> Identity:
     """The identity of `node` in a new cluster of these peers (name → address)."""
     text = ",".join(f"{name}={address}" for name, address in sorted(peers.items()))
@@ -43,11 +59,9 @@ def claim(directory: Path, node: str, peers: Mapping[str, str]) -> Identity:
         directory.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             _write(path, found(node, peers))
-        identity = msgspec.json.decode(path.read_bytes(), type=Identity)
     except OSError as error:
         raise IdentityError(f"the data directory {directory} cannot be used: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
-        raise IdentityError(f"{path} is damaged: {error}; restore it, or start with an empty directory") from error
+    identity = read(directory)
     if identity.node != node:
         raise IdentityError(f"{directory} holds the data of node {identity.node}, but this is --node {node}")
     return identity

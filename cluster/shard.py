@@ -16,6 +16,7 @@ import structlog
 import uvloop
 
 from cluster.admission import Here, Refusal, adopts, refuse
+from cluster.identity import store_name
 from cluster.keeper import Change, Keeper
 from cluster.membership import configured
 from cluster.messages import decode_message
@@ -156,7 +157,7 @@ class Shard:
         return LmdbStore(
             Path(config.directory),
             bytes_max=config.store_bytes_max,
-            identity=f"shard {config.shard} of node {config.node} of cluster {config.cluster}",
+            identity=store_name(config.shard, config.node, config.cluster),
             migrating=lambda old, new: _log.info("migrating the store", from_format=old, to_format=new),
         )
 

@@ -44,7 +44,7 @@ A cluster of one is founded by itself at once.
 
 A replica whose store was set aside because it was damaged (`cluster.repair`) is *lost*: like an unborn one that knows
 that its cluster was founded. So it never founds, and nobody does while it is there: should all replicas lose their
-stores, they wait for an operator, and do not begin as an empty cluster.
+stores, they wait for an operator (`cluster.recovery`), and do not begin as an empty cluster.
 
     meta "born" = absent: unborn | "0": founder | "1": born | "2": lost
 """
@@ -63,6 +63,16 @@ _LOST = b"2"
 def lose(store: Store) -> None:
     """The store is new because a damaged one was set aside. Needs its open transaction."""
     store.set_meta("born", _LOST)
+
+
+def is_trusted(store: Store) -> bool:
+    """Whether the replica of this store remembers everything it has promised, by what the store says of itself."""
+    return store.meta("born") in (_FOUNDER, _BORN)
+
+
+def vouch(store: Store) -> None:
+    """An operator takes the word of the replica of this store for good. Needs its open transaction."""
+    store.set_meta("born", _BORN)
 
 
 class Standing:

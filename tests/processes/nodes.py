@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,23 @@ class Node:
         if self.process is None:
             return
         deadline_s = time.monotonic() + GONE_S
-        try:
-            while time.monotonic() < deadline_s:
+        while self._lives() and time.monotonic() < deadline_s:
+            with suppress(ProcessLookupError):
                 self.signal(signal.SIGKILL)
-                self.process.poll()
-                time.sleep(POLL_S)
-        except ProcessLookupError:
-            self.process.wait()
+            time.sleep(POLL_S)
+        self.process.wait()
+
+    def _lives(self) -> bool:
+        """Whether any process of the node runs. One that only waits for init to take note of its end does not."""
+        assert self.process is not None
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(group) == self.process.pid and state not in "ZX":
+                return True
+        return False
 
     def wipe(self) -> None:
         shutil.rmtree(self.directory)

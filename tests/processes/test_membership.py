@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ async def shows(cluster: Cluster, at: str, *voters: str) -> None:
         return found == dict.fromkeys(voters, "voter")
 
     await eventually(names_them, f"{at} says that {', '.join(voters)} are the members, and vote")
+
+
+async def is_told(cluster: Cluster, name: str, words: str) -> None:
+    """Wait until the node's log has these words."""
+    log = cluster.nodes[name].log
+
+    async def told() -> bool:
+        return log.exists() and words in log.read_text()
+
+    await eventually(told, f"{name} is told: {words}")
 
 
 async def is_out(cluster: Cluster, name: str) -> None:
@@ -90,15 +101,9 @@ async def test_a_node_takes_the_place_of_another_and_strangers_are_told_why_they
         await cluster.ok("n1", "POST", "/v1/queues/q/messages", {"body": "kept"})
         two = cluster.join("n2")
 
-        async def is_told(name: str, words: str) -> None:
-            log = cluster.nodes[name].log
-
-            async def told() -> bool:
-                return words in log.read_text()
-
-            await eventually(told, f"{name} is told: {words}")
-
-        await is_told("n2", f"n2 is not a member of this cluster (n1): add it with trimaran cluster add n2 {two.raft}")
+        await is_told(
+            cluster, "n2", f"n2 is not a member of this cluster (n1): add it with trimaran cluster add n2 {two.raft}"
+        )
         assert await trimaran(cluster, "n1", "cluster", "replace", "n1", "n2", two.raft) == 0
         await is_out(cluster, "n1")
         await cluster.ready("n2")
@@ -126,12 +131,76 @@ async def test_a_node_takes_the_place_of_another_and_strangers_are_told_why_they
         one.log.unlink()
         one.argv += ["--peers", f"n1={one.raft},n2={two.raft}"]
         one.start()
-        await is_told("n1", "its name is never used again")
+        await is_told(cluster, "n1", "its name is never used again")
         await is_out(cluster, "n1")
 
         # A node that comes back empty at another place than it is expected.
         three = cluster.join("n3")
         await cluster.ok("n2", "PUT", "/v1/cluster/members/n3", {"address": "127.0.0.1:9"})
-        await is_told("n3", f"n3 is expected at 127.0.0.1:9, but this one is empty and says it is at {three.raft}")
+        await is_told(
+            cluster, "n3", f"n3 is expected at 127.0.0.1:9, but this one is empty and says it is at {three.raft}"
+        )
         assert await trimaran(cluster, "n2", "cluster", "move", "n3", three.raft) == 0
         await shows(cluster, "n3", "n2", "n3")
+
+
+async def test_a_lone_survivor_is_recovered_and_the_lost_ones_stay_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One node is away and stale, another has lost its disk: the third has everything, and can never lead again."""
+    async with Cluster(tmp_path) as cluster:
+        await cluster.ok("n1", "PUT", "/v1/queues/q", {})
+        leader = await cluster.leader()
+        wiped, stale = (name for name in cluster.nodes if name != leader)
+        cluster.nodes[stale].kill()
+        batch = {"messages": [{"body": f"{number}"} for number in range(100)]}
+        await cluster.ok(leader, "POST", "/v1/queues/q/messages", batch)
+        for name in (wiped, leader):
+            cluster.nodes[name].kill()
+        cluster.nodes[wiped].wipe()
+        survivor = cluster.nodes[leader]
+        for name in (leader, wiped):
+            cluster.nodes[name].start()
+
+        async def is_stuck() -> bool:
+            log = survivor.log.read_text()
+            status, _ = await cluster.call(leader, "GET", "/readyz")
+            return status == 503 and log.count("asks for pre-votes") > 2
+
+        await eventually(is_stuck, "the survivor asks, and nobody can help")
+
+        def recover(*flags: str) -> tuple[int, str, str]:
+            code = run(["recover", "--data", str(survivor.directory), *flags])
+            return code, *capsys.readouterr()
+
+        code, _, errors = recover("--force")
+        assert code == 1
+        assert "in use" in errors, "a running node is not touched"
+        survivor.kill()
+        code, shown, _ = recover("--json")
+        (facts,) = json.loads(shown)["shards"]
+        assert (code, facts["node"], facts["voters"], facts["complete"]) == (0, leader, ["n1", "n2", "n3"], True)
+        assert recover("--force", "--confirm", "something else")[0] == 2
+        assert recover("--force")[0] == 2, "nobody is there to type the name"
+        code, _, errors = recover("--force", "--confirm", facts["cluster"])
+        assert code == 0
+        assert "is LOST" in errors
+        assert f"{', '.join(sorted((wiped, stale)))} can never come back" in errors
+
+        survivor.log.unlink()
+        survivor.start()
+        await cluster.ready(leader)
+        await shows(cluster, leader, leader)
+        assert (await cluster.counts(leader, "q"))["ready"] == 100
+        cluster.nodes[stale].start()
+        for name in (wiped, stale):
+            await is_told(cluster, name, "recovered by force, it cannot come back")
+            cluster.nodes[name].kill()
+        cluster.nodes[wiped].wipe()
+        cluster.nodes[wiped].start()
+        await is_out(cluster, wiped)
+        cluster.nodes[wiped].kill()
+        node = cluster.join("n4")
+        assert await trimaran(cluster, leader, "cluster", "add", "n4", node.raft) == 0
+        await shows(cluster, "n4", leader, "n4")
+        assert (await cluster.counts("n4", "q"))["ready"] == 100
