@@ -1,97 +1,37 @@
-"""Engines that break one rule each, to show that the simulation would notice."""
+"""Variants of the product that break one rule each, to show that the simulation would notice."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from cluster.engine import Engine
-from cluster.messages import Append, Appended, Message
+from cluster.tuning import Tuning
+from tests.simulation import broken_engines as engines
+from tests.simulation.disk import Disk
+from tests.simulation.oracle import Watched
 
 
-class Truncates(Engine):
-    """Drops whatever follows the entry before a message, also what is the same."""
+@dataclass(frozen=True)
+class Variant:
+    """What is put in the place of what. `patches`: module or class → its names → what they stand for."""
 
-    def _take_entries(self, index: int, entries: list[tuple[int, bytes]]) -> None:
-        if self.commit_index < index <= self.last_index:
-            self._truncate(index)
-        super()._take_entries(index, entries)
-
-
-class TrustsOldAnswers(Engine):
-    """Counts acknowledgements of other terms."""
-
-    def receive(self, node: str, message: Message) -> None:
-        if isinstance(message, Appended) and message.term < self.term:
-            message = msgspec.structs.replace(message, term=self.term)
-        super().receive(node, message)
+    engine: type[Engine] = Engine
+    replica: type[Watched] = Watched
+    disk: type[Disk] = Disk
+    tuning: Callable[[Tuning], Tuning] = lambda tuning: tuning
+    patches: dict[Any, dict[str, Any]] = field(default_factory=dict)
 
 
-class CommitsUnverified(Engine):
-    """Commits up to its own last entry, whether the leader has shown it to be the same or not."""
-
-    def _advance_commit(self, leader_commit_index: int, verified_index: int) -> None:
-        super()._advance_commit(leader_commit_index, self.last_index)
-
-
-class ForgetsThatItForgot(Engine):
-    """A wiped replica votes and acknowledges as if it remembered."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._standing.may_vote = lambda: True
-
-    def _answer(self, peer: Any, message: Append, **kwargs: Any) -> None:
-        standing = self._standing
-        known, standing._value = standing._value, standing._value or b"0"
-        super()._answer(peer, message, **kwargs)
-        standing._value = known
-
-
-class AnswersAlone(Engine):
-    """Answers queries without asking whether it still leads."""
-
-    def confirmed_since(self) -> float:
-        return self._monotonic() if self.is_leader else super().confirmed_since()
-
-
-class AnswersTooSoon(Engine):
-    """Answers queries before the first entry of its term is applied."""
-
-    def confirmed_since(self) -> float:
-        first_index, self._SyncObj__noopIDx = self._SyncObj__noopIDx, 0
-        try:
-            return super().confirmed_since()
-        finally:
-            self._SyncObj__noopIDx = first_index
-
-
-class CompactsWhatIsNotDurable(Engine):
-    """Compacts up to what it has applied in a transaction that is still open."""
-
-    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
-        self._durable_applied_index, durable = self.applied_index, self._durable_applied_index
-        super()._SyncObj__tryLogCompaction()
-        self._durable_applied_index = durable
-
-
-class AsksNobodyBefore(Engine):
-    """Campaigns without a pre-vote."""
-
-    def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
-        self._granted = set(self._voting)
-        return super()._SyncObj__connectedToAnyone()
-
-
-BROKEN: dict[str, dict[str, Any]] = {
-    "releases-early": {"release_early": True},
-    "truncates": {"engine_class": Truncates},
-    "trusts-old-answers": {"engine_class": TrustsOldAnswers},
-    "commits-unverified": {"engine_class": CommitsUnverified},
-    "forgets-that-it-forgot": {"engine_class": ForgetsThatItForgot},
-    "answers-alone": {"engine_class": AnswersAlone},
-    "answers-too-soon": {"engine_class": AnswersTooSoon},
-    "compacts-too-much": {"engine_class": CompactsWhatIsNotDurable},
-    "asks-nobody-before": {"engine_class": AsksNobodyBefore},
+SOUND = Variant()
+BROKEN: dict[str, Variant] = {
+    "truncates": Variant(engine=engines.Truncates),
+    "trusts-old-answers": Variant(engine=engines.TrustsOldAnswers),
+    "commits-unverified": Variant(engine=engines.CommitsUnverified),
+    "forgets-that-it-forgot": Variant(engine=engines.ForgetsThatItForgot),
+    "answers-alone": Variant(engine=engines.AnswersAlone),
+    "answers-too-soon": Variant(engine=engines.AnswersTooSoon),
+    "compacts-too-much": Variant(engine=engines.CompactsWhatIsNotDurable),
+    "asks-nobody-before": Variant(engine=engines.AsksNobodyBefore),
 }

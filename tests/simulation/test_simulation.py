@@ -1,25 +1,87 @@
-"""Seeded histories of trouble. More of them: `python -m tests.simulation --seeds 0..9999`."""
+"""Seeded histories of trouble, in short. More of them: `make simulate SEEDS=0..999`."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
 import pytest
 
-from tests.simulation.broken import BROKEN
-from tests.simulation.chaos import Chaos, failure_of
-
-NOTICED = ["truncates", "answers-alone", "answers-too-soon", "commits-unverified", "forgets-that-it-forgot"]
-
-
-@pytest.mark.parametrize("first", range(0, 60, 10))
-def test_nothing_is_lost_and_peace_brings_progress(first: int) -> None:
-    assert [failure for seed in range(first, first + 10) if (failure := failure_of(seed))] == []
+from tests.simulation.__main__ import digest
+from tests.simulation.minimise import Minimiser
+from tests.simulation.plan import Clients, Episode, Event, Plan, make
+from tests.simulation.run import Told, lived
 
 
-def test_a_seed_repeats_exactly() -> None:
-    once, again = Chaos(7).run(), Chaos(7).run()
-    assert (once.counts, once.now_s, once.digests) == (again.counts, again.now_s, again.digests)
+def short(seed: int) -> Plan:
+    """The first trouble of a seed, and the calm after it."""
+    plan = make(seed)
+    plan.episodes = plan.episodes[:1]
+    return plan
 
 
-@pytest.mark.parametrize("rule", NOTICED)
-def test_a_broken_rule_is_noticed(rule: str) -> None:
-    assert any(failure_of(seed, **BROKEN[rule]) for seed in range(40))
+def told(told: Told) -> str:
+    return "\n".join([*told.transcript[-40:], told.check or "", told.detail])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_promise_is_kept_whatever_goes_wrong(seed: int) -> None:
+    outcome = lived(short(seed))
+    assert outcome.check is None, told(lived(short(seed), transcript=True))
+    assert outcome.totals["operations"] > 10
+
+
+def test_a_plan_repeats_exactly_in_every_process(tmp_path: Path) -> None:
+    plan = short(7)
+    here, again = lived(plan, transcript=True), lived(plan, transcript=True)
+    assert here.transcript == again.transcript
+    assert len(here.transcript) > 100
+    (tmp_path / "plan.json").write_bytes(msgspec.json.encode(plan))
+    command = [sys.executable, "-m", "tests.simulation", "--plan", str(tmp_path / "plan.json")]
+    environment = {**os.environ, "PYTHONHASHSEED": "12345"}  # sets have another order
+    there = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert digest(here) in there.stdout
+
+
+def test_a_failing_plan_is_cut_down_to_what_it_takes() -> None:
+    plan = make(3)
+    wanted = plan.episodes[0].events[3]
+
+    def fails(plan: Plan) -> str | None:
+        has_event = any(wanted == event for episode in plan.episodes for event in episode.events)
+        return "it breaks" if has_event and any(client.number == 2 for client in plan.clients) else None
+
+    smaller = Minimiser(fails, lambda text: None).minimise(plan)
+    assert [episode.events for episode in smaller.episodes] == [[wanted]]
+    assert [client.number for client in smaller.clients] == [2]
+    assert smaller.minutes < 1.5
+
+
+def quiet(*events: Event, clients: int = 4, heartbeat_ms: int = 50) -> Plan:
+    """Three machines of which nothing is wrong but these events."""
+    plan = make(0)
+    plan.machines, plan.tuning, plan.delay_s, plan.commit_s = 3, "plain", (0.0002, 0.001), (0.0002, 0.002)
+    plan.boots_s, plan.skews_s, plan.paces = [0.0] * 3, [0.1, 0.0, -0.1], [1.0001, 1.0, 0.9999]
+    plan.copy_s, plan.scrub_ms, plan.ease = 0.0, 0, 1.0
+    plan.heartbeat_ms, plan.election_min_ms, plan.election_max_ms = heartbeat_ms, 600, 1200
+    kinds = ("keyed_producer", "consumer", "producer", "reader", "consumer")
+    plan.clients = [Clients(kind, number, 0.3) for number, kind in enumerate(kinds[:clients])]
+    plan.episodes = [Episode(10.0, list(events))]
+    return plan
+
+
+def test_nothing_happens_when_nothing_is_wrong() -> None:
+    outcome = lived(quiet())
+    assert outcome.check is None
+    assert outcome.totals["elections"] == 1
+    assert "ClusterTrouble not_done" not in outcome.totals
+    assert "BrokenError" not in outcome.totals
+
+
+def test_planned_stops_are_no_failures() -> None:
+    outcome = lived(quiet(*(Event(2.0 * n, "stop", [who]) for n, who in enumerate(("leader", "n1", "n2", "n3"), 1))))
+    assert outcome.check is None, told(outcome)
+    assert outcome.totals["fault stop"] == 4

@@ -1,0 +1,503 @@
+"""A world of machines on which the product's own processes run: a shard and a gateway each.
+
+`Shard`, `Replica`, `Engine`, `Peers` and `Client` are the real ones; what is replaced under them, for as long as a
+world stands (`World.standing`), is the clock, chance, the store's disk, the sockets, and the way a process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import signal
+import socket
+import sys
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, NoReturn
+from unittest.mock import patch
+
+import structlog
+
+import cluster.keeper
+import cluster.peers
+import cluster.process
+import cluster.replica
+import cluster.shard
+from cluster.client import Client, ClusterTrouble, Reply
+from cluster.keeper import Keeper
+from cluster.peers import PING_S, SILENCE_S
+from cluster.replica import Replica
+from cluster.shard import REPORT_S, Shard, ShardConfig
+from cluster.tuning import Tuning
+from storage import machine as rules
+from storage.operations import Operation
+from storage.state import StorageFailure
+from tests.simulation.broken import Variant
+from tests.simulation.clockwork import Clockwork, Killed, Process
+from tests.simulation.disk import Disk, DiskStore
+from tests.simulation.network import Network, Socket
+from tests.simulation.oracle import EPOCH_MS, Oracle
+from tests.simulation.plan import Plan
+
+CLUSTER = "simulated"
+RESTART_S = (0.3, 1.5)
+"""How soon a node that has ended is started again, as systemd would."""
+HOP_S = (0.0001, 0.0005)
+"""From a client to a gateway, or back."""
+DRAIN_S = 20.0
+"""How long a stopping gateway waits for what it was asked."""
+BESIDE = ("read_note", "write_note", "remove_note", "read_members", "write_members", "set_aside")
+"""Functions on the files beside a store, by which a keeper repairs it: each is the disk's."""
+HANG_S = 5.0
+"""After how long a client notices that a machine without power does not answer."""
+
+# Small numbers, so that limits are met all the time.
+TUNINGS = {
+    "plain": Tuning(),
+    "tight": Tuning(
+        batch_bytes=1000,
+        batch_entries=4,
+        window_messages=3,
+        window_bytes=2000,
+        apply_entries=5,
+        apply_bytes=2000,
+        cache_bytes=500,
+        journal_keep_entries=12,
+        compact_steps=4,
+        piece_bytes=700,
+        window_pieces=2,
+        snapshot_stall_s=2.0,
+        snapshot_linger_s=1.0,
+    ),
+}
+
+
+class BrokenError(Exception):
+    """A client's connection to a gateway broke: what it asked for may have happened."""
+
+
+class Failed(Killed):
+    """A process ended itself, and said why."""
+
+    def __init__(self, event: str, error: BaseException) -> None:
+        super().__init__(f"{event}: {type(error).__name__}: {error}")
+        self.error = error
+
+
+class Machine:
+    """One machine: its clocks and its disk, which outlive its processes."""
+
+    def __init__(self, name: str, network: Network, disk: Disk, pace: float, skew_s: float) -> None:
+        self.name, self.network, self.disk = name, network, disk
+        self.pace, self.skew_s = pace, skew_s
+        self.boot_s = random.Random(f"boot {name}").uniform(10.0, 1e6)
+        self.shard: Process | None = None
+        self.gateway: Process | None = None
+        self.client: Client | None = None
+        self.keeper: Keeper | None = None
+        self.asked: dict[asyncio.Future[Any], None] = {}
+        self.jumped_s = 0.0
+        self.is_dark = False
+        self.is_stopping = False
+        self.rest_s = 0.0
+        self.starts = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self.shard is not None
+
+    @property
+    def replica(self) -> Replica | None:
+        """The replica that runs here, if one can: a damaged store has none."""
+        replica = self.keeper.replica if self.keeper is not None else None
+        return replica if isinstance(replica, Replica) else None
+
+    @property
+    def leads(self) -> bool:
+        return self.replica is not None and self.replica.engine.is_leader
+
+
+class _Time:
+    """Stands for the module `time`: whoever asks is a process, and has its machine's clocks."""
+
+    def __init__(self, clockwork: Clockwork) -> None:
+        self._clockwork = clockwork
+
+    def monotonic(self) -> float:
+        return self._clockwork.current.monotonic()  # type: ignore[union-attr]
+
+    def time_ns(self) -> int:
+        process = self._clockwork.current
+        assert process is not None
+        return int((EPOCH_MS / 1000 + process.now_s() + process.machine.skew_s) * 1e9)
+
+
+class World:
+    """All machines, and the clients outside."""
+
+    def __init__(self, plan: Plan, variant: Variant, oracle: Oracle, log: Callable[[str, str], None] | None) -> None:
+        self.plan, self.variant, self.oracle = plan, variant, oracle
+        self.clockwork = Clockwork()
+        self.network = Network(self.clockwork, plan.chance, plan.delay_s)
+        self.rng = random.Random(f"world {plan.chance}")
+        self.machines: dict[str, Machine] = {}
+        for name, skew_s, pace in zip(plan.names, plan.skews_s, plan.paces, strict=True):
+            disk = variant.disk(random.Random(f"disk {plan.chance} {name}"), plan.commit_s, plan.copy_s)
+            self.machines[name] = Machine(name, self.network, disk, pace, skew_s)
+        outside = Machine("outside", self.network, variant.disk(self.rng, plan.commit_s, 0.0), 1.0, 0.0)
+        self.outside = Process(self.clockwork, "clients", outside, self._client_failed)
+        self.outside.loop.set_exception_handler(self._client_surprised)
+        self._log = log
+        self.counts: dict[str, int] = {}
+        self.tuning = variant.tuning(TUNINGS[plan.tuning])
+        self.healed = 0
+        oracle.true_ms = lambda: EPOCH_MS + self.present.now_s() * 1000
+
+    # --- what is replaced under the product's code -------------------------------------------------------------------
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """While this lasts, the product's code runs in this world."""
+        clock = _Time(self.clockwork)
+        chance = types.SimpleNamespace(Random=self._chance, randbits=lambda count: self._chance().getrandbits(count))
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", RuntimeWarning)  # a killed process leaves coroutines that never began
+
+            def put(module: Any, **values: Any) -> None:
+                stack.enter_context(patch.multiple(module, **values))
+
+            sockets = types.SimpleNamespace(**{**vars(socket), "socket": lambda family, kind: Socket(self.network)})
+            stands_for: dict[str, tuple[Any, Any]] = {"time": (time, clock), "socket": (socket, sockets)}
+            stands_for |= {"random": (random, chance), "secrets": (secrets, chance)}
+            for name, module in list(sys.modules.items()):
+                for library, (real, simulated) in stands_for.items():
+                    if name.startswith("cluster.") and getattr(module, library, None) is real:
+                        put(module, **{library: simulated})
+            put(cluster.shard, LmdbStore=self._open_store, Keeper=self._make_keeper, Replica=self._make_replica)
+            put(cluster.shard, Tuning=self._tune, fail=self._fail)
+            ease = self.plan.ease
+            put(cluster.peers, PING_S=PING_S * ease, SILENCE_S=SILENCE_S * ease)
+            put(cluster.shard, REPORT_S=REPORT_S * ease)
+            put(cluster.keeper, **{name: partial(self._beside, name) for name in BESIDE})
+            put(cluster.process, fail=self._fail)
+            put(cluster.replica, machine=_Rules(self.oracle), Engine=self.variant.engine)
+            for module, values in self.variant.patches.items():
+                put(module, **values)
+            stack.enter_context(self._logging())
+            try:
+                yield
+            finally:
+                self.end()
+
+    def end(self) -> None:
+        """Nothing more happens."""
+        for machine in self.machines.values():
+            for process in (machine.shard, machine.gateway):
+                if process is not None:
+                    process.kill()
+        self.outside.kill()
+
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        before = structlog.get_config()
+        level = 20 if self._log is not None else 50
+        structlog.configure(
+            processors=[self._note],
+            wrapper_class=structlog.make_filtering_bound_logger(level),
+            logger_factory=structlog.ReturnLoggerFactory(),
+            cache_logger_on_first_use=False,
+        )
+        try:
+            yield
+        finally:
+            structlog.configure(**before)
+
+    def _note(self, _logger: Any, _method: str, event: dict[str, Any]) -> str:
+        process = self.clockwork.current
+        if process is not None and not process.is_dead:  # nobody hears the last words of the killed
+            self.say(process.name, event.pop("event") + "".join(f" {key}={value}" for key, value in event.items()))
+        raise structlog.DropEvent
+
+    def say(self, who: str, text: str) -> None:
+        """A line of the transcript."""
+        if self._log is not None:
+            self._log(who, text)
+
+    @property
+    def present(self) -> Process:
+        assert self.clockwork.current is not None
+        return self.clockwork.current
+
+    def _chance(self) -> random.Random:
+        process = self.present
+        return random.Random(f"{self.plan.chance} {process.name} {process.machine.starts}")
+
+    def _open_store(self, directory: Any, **_: Any) -> DiskStore:
+        process = self.present
+        return process.machine.disk.open(process, self.oracle)
+
+    def _beside(self, name: str, directory: Any, *args: Any) -> Any:
+        """What a keeper does with the files beside its store."""
+        return getattr(self.present.machine.disk, name)(*args)
+
+    def _make_keeper(self, *args: Any, **kwargs: Any) -> Keeper:
+        keeper = self.present.machine.keeper = object.__new__(Keeper)  # known before it opens the store
+        keeper.replica = None  # type: ignore[assignment]
+        Keeper.__init__(keeper, *args, **kwargs)
+        return keeper
+
+    def _make_replica(self, *args: Any, **kwargs: Any) -> Replica:
+        replica: Replica = self.variant.replica(self.oracle, *args, **kwargs)
+        self.oracle.began(replica)
+        return replica
+
+    def _tune(self, **given: Any) -> Tuning:
+        kept = {key: value for key, value in given.items() if not key.startswith("journal_keep")}
+        return replace(self.tuning, **kept)
+
+    def _fail(self, event: str, error: BaseException, *, code: int = 0) -> NoReturn:
+        raise Failed(event, error)
+
+    # --- machines -----------------------------------------------------------------------------------------------------
+
+    def boot(self, machine: Machine) -> None:
+        """Start the machine's node, if it is not running."""
+        if machine.is_up or machine.is_dark:
+            return
+        machine.starts += 1
+        machine.is_stopping, machine.rest_s = False, 0.0
+        shard = machine.shard = Process(self.clockwork, f"{machine.name} shard", machine, self._ended)
+        gateway = machine.gateway = Process(self.clockwork, f"{machine.name} gateway", machine, self._ended)
+        gateway.dispatch(lambda: gateway.loop.create_task(self._run_gateway(machine)))
+        shard.dispatch(self._run_shard, shard)
+
+    def boot_soon(self, machine: Machine, within_s: float = 0.0) -> None:
+        low_s, high_s = RESTART_S
+        self.clockwork.later(within_s + self.rng.uniform(low_s, high_s), self.boot, machine)
+
+    def _run_shard(self, process: Process) -> None:
+        plan, name = self.plan, process.machine.name
+        config = ShardConfig(
+            parent=0,
+            node=name,
+            cluster=CLUSTER,
+            shard=0,
+            directory=f"/simulated/{name}",
+            socket=f"/simulated/{name}/socket",
+            listen=f"{name}:7001",
+            peers={other: f"{other}:7001" for other in plan.names},
+            founders=sorted(plan.names),
+            store_bytes_max=1 << 30,
+            room_reserve_bytes=1 << 20,
+            journal_keep_bytes=1 << 26,
+            scrub_interval_ms=plan.scrub_ms,
+            scrub_bytes_per_s=1 << 24,
+            heartbeat_ms=plan.heartbeat_ms,
+            election_min_ms=plan.election_min_ms,
+            election_max_ms=plan.election_max_ms,
+            log_format="",
+            log_level="",
+        )
+        try:
+            shard = Shard(config)
+        except StorageFailure as error:
+            raise Failed("storage failed at the start", error) from error
+
+        def over(task: asyncio.Task[None]) -> None:
+            error = task.exception()
+            self._ended(process, Killed("stopped") if error is None else Failed("shard failed", error))
+
+        process.loop.create_task(shard.run()).add_done_callback(over)
+
+    async def _run_gateway(self, machine: Machine) -> None:
+        cluster.process.fail_on_surprise(asyncio.get_running_loop())
+        name = machine.name
+        client = Client(name, f"unix:/simulated/{name}/socket")
+        await client.start()
+        machine.client = client
+
+    def _ended(self, process: Process, cause: BaseException) -> None:
+        """A process has ended by itself, and takes its node with it."""
+        machine = process.machine
+        if process.is_dead:
+            return
+        self.say(process.name, f"ended: {cause}")
+        self.oracle.process_ended(machine, process.name, cause)
+        self.crash(machine)
+        if machine.disk.trouble is not None and machine.disk.trouble.steps <= 0:
+            machine.disk.trouble = None
+        self.boot_soon(machine, machine.rest_s)
+
+    def crash(self, machine: Machine, *, power: bool = False) -> None:
+        """The node is gone at once: SIGKILL, or with the machine's power."""
+        for process in (machine.shard, machine.gateway):
+            if process is not None:
+                process.kill()
+        if power:
+            machine.is_dark = True
+            self.network.darken(machine.name)
+            machine.disk.lose_power(self.clockwork.now_s)
+        for process in (machine.shard, machine.gateway):
+            if process is not None and not power:
+                self.network.end_process(process)
+        machine.disk.stop()
+        machine.shard = machine.gateway = machine.client = machine.keeper = None
+        asked, machine.asked = list(machine.asked), {}
+        for future in asked:
+            delay_s = HANG_S if power else self.rng.uniform(*HOP_S)
+            self.clockwork.later(delay_s, self.outside.dispatch, _break, future)
+
+    def restore_power(self, machine: Machine) -> None:
+        if machine.is_dark:
+            machine.is_dark = False
+            self.network.lighten(machine.name)
+
+    def stop(self, machine: Machine, rest_s: float) -> None:
+        """A planned stop: SIGTERM to all, as the supervisor does, and a start `rest_s` after everything has ended.
+
+        The gateway ends when it has answered everything.
+        """
+        shard, gateway, client = machine.shard, machine.gateway, machine.client
+        if shard is None or gateway is None or machine.is_stopping:
+            return
+        machine.is_stopping, machine.rest_s = True, rest_s
+        term = shard.signals.get(signal.SIGTERM)
+        if term is None or client is None:
+            self._ended(shard, Killed("stopped before it had started"))
+            return
+
+        async def close() -> None:
+            began_s = gateway.now_s()
+            while machine.asked and gateway.now_s() - began_s < DRAIN_S:
+                await gateway.rest(0.01)
+            await client.close()
+            self.clockwork.at(gateway.now_s(), None, end)
+
+        def end() -> None:
+            if not gateway.is_dead:
+                gateway.kill()
+                self.network.end_process(gateway)
+                machine.client = None
+
+        shard.dispatch(term)
+        gateway.dispatch(lambda: gateway.loop.create_task(close()))
+
+    def heal(self) -> None:
+        """Every fault ends; what is down is started, and a disk that reads wrong is replaced when it is found out."""
+        self.healed += 1
+        self.say("", "--- all is healed")
+        self.network.blocked.clear()
+        self.network.slow_s.clear()
+        self.network.unblock([])
+        for machine in self.machines.values():
+            machine.disk.heal()
+            machine.skew_s -= machine.jumped_s
+            machine.jumped_s = 0.0
+            machine.rest_s = 0.0
+            self.restore_power(machine)
+            for process in (machine.shard, machine.gateway):
+                if process is not None:
+                    process.resume()
+            self.boot(machine)
+
+    def remember(self) -> bool:
+        """Whether every machine's disk remembers what its replica has promised."""
+        return all(machine.disk.meta("born") in (b"0", b"1") for machine in self.machines.values())
+
+    def leader(self) -> Machine | None:
+        """The leader of the highest term."""
+        leaders = [machine for machine in self.machines.values() if machine.leads]
+        return max(leaders, key=lambda machine: machine.replica.engine.term if machine.replica else 0, default=None)
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    async def ask(self, name: str, operation: Operation, block: bytes = b"", *, timeout_ms: int = 10_000) -> Reply:
+        """Have the gateway of machine `name` carry out an operation.
+
+        Raises `BrokenError` when its connection breaks or is refused, `ClusterTrouble` as the gateway does.
+        """
+        machine, clockwork = self.machines[name], self.clockwork
+        answer: asyncio.Future[Reply] = self.outside.loop.create_future()
+        serving: list[asyncio.Task[None]] = []
+
+        def settle(reply: Reply | None, error: BaseException | None) -> None:
+            if answer.done():
+                return
+            if reply is not None:
+                answer.set_result(reply)
+            elif error is not None:
+                answer.set_exception(error)
+
+        async def serve() -> None:
+            client, process = machine.client, clockwork.current
+            assert client is not None
+            assert process is not None
+            session, seq = client._session, client._seq + 1
+            reply: Reply | None = None
+            error: BaseException | None = None
+            try:
+                reply = await client.submit(operation, block, timeout_ms=timeout_ms)
+                self.oracle.answered(session, seq, operation, reply)
+            except ClusterTrouble as trouble:
+                error = trouble
+                if trouble.outcome == "not_done" and client._seq >= seq:
+                    self.oracle.denied(session, seq)
+            machine.asked.pop(answer, None)
+            clockwork.at(process.now_s() + self.rng.uniform(*HOP_S), self.outside, settle, reply, error)
+
+        def arrive() -> None:
+            gateway = machine.gateway
+            if machine.is_dark:
+                clockwork.later(HANG_S, self.outside.dispatch, _break, answer)
+            elif gateway is None or machine.client is None or machine.is_stopping:
+                self.outside.dispatch(_break, answer)
+            else:
+                machine.asked[answer] = None
+                gateway.dispatch(lambda: serving.append(gateway.loop.create_task(serve())))
+
+        def leave() -> None:
+            gateway = machine.gateway
+            if serving and gateway is not None and not gateway.is_dead:
+                gateway.dispatch(serving[0].cancel)
+
+        clockwork.at(self.outside.now_s() + self.rng.uniform(*HOP_S), None, arrive)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            machine.asked.pop(answer, None)
+            clockwork.at(self.outside.now_s() + self.rng.uniform(*HOP_S), None, leave)
+            raise
+
+    def _client_failed(self, process: Process, cause: BaseException) -> None:
+        raise cause
+
+    def _client_surprised(self, _loop: Any, context: dict[str, Any]) -> None:
+        self.oracle.trouble = context.get("exception") or RuntimeError(context["message"])
+        self.clockwork.halt()
+
+
+def _break(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(BrokenError("the connection broke"))
+
+
+class _Rules:
+    """Stands for `storage.machine`, and lets the oracle see what is applied."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(rules, name)
+
+    def apply(self, state: DiskStore, index: int, entry: bytes) -> rules.Turned:
+        turned = rules.apply(state, index, entry)
+        self._oracle.applied(state, index, entry, turned)
+        return turned

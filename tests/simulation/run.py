@@ -1,0 +1,221 @@
+"""One run: a plan is lived through, and what must hold is checked at every step and whenever there is calm."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from storage import queries
+from storage.block import encode_block
+from storage.operations import PutQueue, Receive, Received, Send, Sent
+from storage.settings import QueueSettings
+from tests.simulation.broken import SOUND, Variant
+from tests.simulation.clients import Client
+from tests.simulation.faults import happen
+from tests.simulation.history import History
+from tests.simulation.machines import BrokenError, ClusterTrouble, World
+from tests.simulation.oracle import Oracle, Violation, check_shape
+from tests.simulation.plan import Plan
+
+SERVES_S = 20.0
+"""Calm after which every gateway must have served a request."""
+LEVEL_S = 60.0
+"""Calm after which every replica must have everything."""
+STABLE_S = 3.0
+"""How long calm goes on when all is well: no leader may be replaced in it, unless its store is found to be damaged."""
+LOOK_S = 0.1
+
+
+class Run:
+    """See the module. `log(who, text)` takes the transcript."""
+
+    def __init__(
+        self, plan: Plan, variant: Variant = SOUND, log: Callable[[float, str, str], None] | None = None
+    ) -> None:
+        self.plan = plan
+        self.oracle = Oracle()
+        self.world = World(
+            plan, variant, self.oracle, None if log is None else lambda who, text: log(self.now_s, who, text)
+        )
+        self.oracle.halt = self.world.clockwork.halt
+        self.history = History(self.oracle.violate, self.oracle.leapt_s)
+        self.probes = 0
+
+    @property
+    def now_s(self) -> float:
+        return self.world.clockwork.now_s
+
+    def live(self) -> None:
+        """Live through the plan. Raises `Violation`, or whatever went wrong in the test itself."""
+        with self.world.standing():
+            for machine, boot_s in zip(self.world.machines.values(), self.plan.boots_s, strict=True):
+                self.world.clockwork.later(boot_s, self.world.boot, machine)
+            for client in self.plan.clients:
+                self.spawn(Client(self.world, self.history, client).live())
+            for episode in self.plan.episodes:
+                for event in episode.events:
+                    self.world.clockwork.later(event.at_s, happen, self.world, event)
+                self.go_on(episode.trouble_s)
+                self.calm()
+
+    def spawn(self, coroutine: Any) -> None:
+        """Begin a task outside, whose errors end the run."""
+
+        def begin() -> None:
+            task = self.world.outside.loop.create_task(coroutine)
+            task.add_done_callback(self._over)
+
+        self.world.outside.dispatch(begin)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None and self.oracle.trouble is None:
+            self.oracle.trouble = task.exception()
+            self.world.clockwork.halt()
+
+    def go_on(self, seconds: float) -> None:
+        self.world.clockwork.run(self.now_s + seconds)
+        if self.oracle.trouble is not None:
+            raise self.oracle.trouble
+
+    def go_on_until(self, condition: Callable[[], bool], within_s: float) -> bool:
+        """Go on until `condition` holds; False if it does not in time."""
+        end_s = self.now_s + within_s
+        while not condition():
+            if self.now_s >= end_s:
+                return False
+            self.go_on(LOOK_S)
+        return True
+
+    # --- calm ---------------------------------------------------------------------------------------------------------
+
+    def calm(self) -> None:
+        """All faults end; everything must come right again."""
+        world, began_s = self.world, self.now_s
+        world.heal()
+        served: dict[str, float] = {}
+        for name in self.plan.names:
+            self.spawn(self._probe(name, served))
+        if not self.go_on_until(lambda: len(served) == len(self.plan.names), SERVES_S):
+            silent = sorted(set(self.plan.names) - set(served))
+            self.oracle.violate("it serves again", f"{silent} do not serve {SERVES_S} s after all was healed: {self}")
+        if not self.go_on_until(self._is_level, LEVEL_S):
+            self.oracle.violate("all catch up", f"not {LEVEL_S} s after all was healed: {self}")
+        self._check_states()
+        term, are_sound = max(self.oracle.leaders), all(machine.disk.is_sound for machine in world.machines.values())
+        self.go_on(STABLE_S)
+        if max(self.oracle.leaders) != term and are_sound:
+            self.oracle.violate("leadership is stable", f"there was an election in calm: {self}")
+        slowest_s = max(served.values()) - began_s
+        self.oracle.totals["ms to recover max"] = max(
+            self.oracle.totals.get("ms to recover max", 0), int(slowest_s * 1000)
+        )
+
+    async def _probe(self, name: str, served: dict[str, float]) -> None:
+        """Send a message through one gateway, to a receive that waits at it."""
+        world, queue = self.world, f"probe-{name}"
+        while True:
+            self.probes += 1
+            body = b"probe-%d" % self.probes
+            try:
+                await world.ask(name, PutQueue(queue, QueueSettings(lease_ms=1000)))
+                waiting = asyncio.ensure_future(world.ask(name, Receive(queue, 100, 600_000, self.probes, 10_000)))
+                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+                sent = await world.ask(name, Send(queue, 1), encode_block([(body, b"")]))
+                received = await waiting
+            except (ClusterTrouble, BrokenError):
+                await self.world.outside.rest(0.05)
+                continue
+            if isinstance(sent.outcome, Sent) and isinstance(received.outcome, Received):
+                break
+        if received.outcome.deliveries:
+            served[name] = self.now_s
+            return
+        self.oracle.violate("waiting receives are woken", f"a receive at {name} did not get what was sent meanwhile")
+
+    def _is_level(self) -> bool:
+        machines = self.world.machines.values()
+        replicas = [machine.replica for machine in machines]
+        if not all(replica is not None and replica.engine.born for replica in replicas):
+            return False
+        engines = [replica.engine for replica in replicas if replica is not None]
+        last_index = max(engine.last_index for engine in engines)
+        return all(engine.applied_index >= last_index - 2 for engine in engines)
+
+    def _check_states(self) -> None:
+        """All that is not checked at every step: whole states, and the rules' own invariants."""
+        with ExitStack() as stack:
+            for machine in self.world.machines.values():
+                stack.enter_context(machine.disk.trusted())
+            self._compare_states()
+
+    def _compare_states(self) -> None:
+        digests: dict[int, tuple[str, str]] = {}
+        for machine in self.world.machines.values():
+            replica = machine.replica
+            if replica is None:
+                continue
+            store: Any = replica._store
+            index, digest = replica.engine.applied_index, queries.digest(store)
+            name, known = digests.setdefault(index, (machine.name, digest))
+            if known != digest:
+                self.oracle.violate("states are the same", f"{name} and {machine.name} differ at entry {index}")
+        for machine in self.world.machines.values():
+            if machine.replica is not None and machine.replica.engine.applied_index == self.oracle.applied_index:
+                store = machine.replica._store
+                check_shape(store)
+                for name in self.oracle.model.queues:
+                    found = queries.find_queue(store, name)
+                    counts = (
+                        None if found is None else (found.ready, found.leased, found.delayed, found.dead, found.bytes)
+                    )
+                    self.oracle.check_counts(name, counts)
+                break
+
+    def __str__(self) -> str:
+        told = []
+        for machine in self.world.machines.values():
+            replica = machine.replica
+            if replica is None:
+                told.append(f"{machine.name}: down")
+                continue
+            engine = replica.engine
+            told.append(
+                f"{machine.name}: term {engine.term}, {'leads' if engine.is_leader else f'follows {engine.leader}'}, "
+                f"applied {engine.applied_index} of {engine.commit_index} of {engine.last_index}"
+                + ("" if engine.born else ", unborn")
+            )
+        return "; ".join(told)
+
+
+class Told(NamedTuple):
+    """How a run went. `check` is the promise that was broken, or None."""
+
+    seed: int
+    check: str | None
+    detail: str
+    simulated_s: float
+    totals: dict[str, int]
+    transcript: list[str]
+
+
+def lived(plan: Plan, variant: Variant = SOUND, *, transcript: bool = False) -> Told:
+    """Live through a plan, and tell how it went."""
+    lines: list[str] = []
+
+    def log(now_s: float, who: str, text: str) -> None:
+        lines.append(f"{now_s:10.4f} {who:12} {text}")
+
+    run, check, detail = Run(plan, variant, log if transcript else None), None, ""
+    try:
+        run.live()
+    except Violation as violation:
+        check, detail = violation.check, violation.detail
+    except Exception as error:  # the rules' own assertions, and whatever else was not foreseen
+        trace = traceback.format_exc().splitlines()
+        check, detail = f"no surprise ({type(error).__name__})", "\n".join([str(error), *trace[-8:]])
+    if check is not None:
+        lines.append(f"{run.now_s:10.4f} broken       {check}: {detail}")
+    return Told(plan.seed, check, detail, run.now_s, run.oracle.totals, lines)
