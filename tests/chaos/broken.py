@@ -81,6 +81,19 @@ def any_token() -> None:
     setattr(settling, "_settle_chunk", settle)  # noqa: B010
 
 
+def no_fifo() -> None:
+    """A fifo queue is made as one that is not: its groups are nobody's alone, and go on while a message waits."""
+    from storage import machine, queue_rules
+
+    real = queue_rules.put_queue
+
+    def put_queue(turn: Any, operation: Any) -> Any:
+        settings = msgspec.structs.replace(operation.settings, fifo=False)
+        return real(turn, msgspec.structs.replace(operation, settings=settings))
+
+    setattr(machine, "put_queue", put_queue)  # noqa: B010
+
+
 BROKEN: dict[str, Callable[[], None]] = {
     "no-sync": no_sync,
     "no-memory": no_memory,
@@ -88,5 +101,6 @@ BROKEN: dict[str, Callable[[], None]] = {
     "goes-on": goes_on,
     "no-checksums": no_checksums,
     "any-token": any_token,
+    "no-fifo": no_fifo,
 }
 """Every broken rule by its name."""

@@ -17,7 +17,6 @@ from tests.chaos.tools import run
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
 """Stop at once, and write nothing more: neither data nor the file system's own journal."""
-FLIPS = 24
 _PAGE = 4096
 
 
@@ -49,6 +48,11 @@ class Disk:
         run("umount", str(self.place))
         self.mount()
 
+    def destroy(self) -> None:
+        """Take it away for ever. Nobody may use it."""
+        run("umount", str(self.place))
+        self.image.unlink()
+
     def fill(self, leave_bytes: int) -> None:
         """Fill it until only so many bytes are free."""
         found = os.statvfs(self.place)
@@ -67,12 +71,15 @@ class Disk:
         return self.place / "ballast"
 
 
-def flip(path: Path, rng: random.Random) -> None:
-    """Flip a bit in each of some pages of a file, as a bad disk would: anywhere but in the two pages of LMDB's own."""
-    size = path.stat().st_size
+def flip(path: Path, rng: random.Random, *, count: int = 0, share: float = 0.0) -> None:
+    """Flip a bit in each of `count` pages of a file, or in a share of them, as a bad disk would.
+
+    LMDB's own two pages are left out: it has no checksum for them.
+    """
+    pages = path.stat().st_size // _PAGE
     with path.open("r+b") as file:
-        for _ in range(FLIPS):
-            offset = rng.randrange(2 * _PAGE, size)
+        for page in rng.sample(range(2, pages), count or int(pages * share)):
+            offset = page * _PAGE + rng.randrange(_PAGE)
             file.seek(offset)
             byte = file.read(1)[0]
             file.seek(offset)

@@ -8,10 +8,12 @@ what waits for nodes to become ready.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from storage.copies import INCOMING
@@ -51,6 +53,10 @@ class Fault:
     async def heal(self) -> None:
         """End it."""
         raise NotImplementedError
+
+    async def mend(self) -> str:
+        """Wait for what must come right by itself after the end; returns what came. All nodes serve after that."""
+        return ""
 
     def some(self, count: int) -> list[str]:
         """So many nodes, whichever."""
@@ -263,6 +269,25 @@ class KillAtInstall(Wipe):
         return f"{told}, " + await strike(self.fleet, name, call, "signal=SIGKILL", self.rng.randint(1, most))
 
 
+class KillAtCopy(Wipe):
+    """The leader is killed at the Nth write of the copy that it makes for a wiped node."""
+
+    name = "kill-at-copy"
+    how = "strace kills the leader at its Nth write(2), N = 1 … 6, while it makes a copy for a wiped node"
+    keeps_majority = False
+    hold_s = (0.0, 1.0)
+
+    async def inject(self) -> str:
+        told = await super().inject()
+        wiped, leader = self.hit[0], await self.fleet.leader_now()
+        self.fleet.up(wiped)  # takes longer to start than strace to hold on to the leader
+        if leader == wiped:
+            return f"{told}, which led until then"
+        self.hit.append(leader)
+        self.fleet.may_end(leader, may=True)
+        return f"{told}, " + await strike(self.fleet, leader, "write", "signal=SIGKILL", self.rng.randint(1, 6))
+
+
 class KillCopier(Wipe):
     """The leader is killed while it sends a copy to a wiped node."""
 
@@ -358,26 +383,52 @@ class DiskFull(DiskLow):
         return f"no room at {self.hit[0]}"
 
 
-class FlippedBits(Fault):
-    """Bits flip on one node's disk. It must notice what it reads; then its data is taken away, as an operator would."""
+class Damage(Fault):
+    """A stopped node's data.mdb is damaged. The node must notice, and get everything anew from its peers by itself."""
 
-    name, goes_alone = "flipped-bits", True
-    how = "bits flipped in 24 random pages of a stopped node's data.mdb; started; later wiped, as an operator would"
+    goes_alone = True
+
+    def damage(self, path: Path) -> None:
+        raise NotImplementedError
 
     async def inject(self) -> str:
         name = self.some(1)[0]
         self.hit = [name]
+        await self.fleet.compacted()
         self.fleet.may_end(name, may=True)
         self.fleet.down(name)
-        flip(self.fleet.nodes[name].directory / "shard-0" / "data.mdb", self.rng)
+        self.damage(self.fleet.nodes[name].directory / "shard-0" / "data.mdb")
         self.fleet.up(name)
-        return f"flipped bits at {name}"
+        return f"{self.name} at {name}"
 
     async def heal(self) -> None:
-        name = self.hit[0]
-        self.fleet.down(name)
-        self.fleet.nodes[name].wipe()
-        self.fleet.up(name)
+        pass
+
+    async def mend(self) -> str:
+        await self.fleet.recovered()
+        repairs = (await self.fleet.scrubbed()).get(self.hit[0], 0)
+        return f"repaired itself {repairs} times"
+
+
+class FlippedBits(Damage):
+    name, how = "flipped-bits", "a bit flipped in every tenth page of a stopped node's data.mdb; it repairs itself"
+
+    def damage(self, path: Path) -> None:
+        flip(path, self.rng, share=0.1)
+
+
+class FewFlippedBits(Damage):
+    name, how = "few-flipped-bits", "two bits flipped in a stopped node's data.mdb; it repairs itself"
+
+    def damage(self, path: Path) -> None:
+        flip(path, self.rng, count=2)
+
+
+class LostTail(Damage):
+    name, how = "lost-tail", "the last quarter of a stopped node's data.mdb cut off; it repairs itself"
+
+    def damage(self, path: Path) -> None:
+        os.truncate(path, path.stat().st_size * 3 // 4)
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -501,6 +552,37 @@ class SlowLinks(Fault):
         await self.redial()
 
 
+# --- members ----------------------------------------------------------------------------------------------------------
+
+
+class Replace(Fault):
+    """New nodes become members, and as many others, half the time the leader among them, are removed for ever."""
+
+    name, how = "replace", "trimaran's members changed: a new node added, another removed, half the time the leader"
+    goes_alone = True
+    hold_s = (0.0, 1.0)
+    count = 1
+
+    async def inject(self) -> str:
+        new = [await self.fleet.enlist() for _ in range(self.count)]
+        leader = await self.fleet.leader_now()
+        others = [name for name in self.names if name != leader]
+        gone = self.rng.sample(others, self.count)
+        if self.rng.random() < 0.5 and leader in self.names:
+            gone[0] = leader
+        for name in gone:
+            await self.fleet.dismiss(name)
+        return f"{', '.join(new)} in, {', '.join(gone)} out"
+
+    async def heal(self) -> None:
+        pass
+
+
+class GrowAndShrink(Replace):
+    name, how = "grow-and-shrink", "two nodes added one after the other, two others removed, half the time the leader"
+    count = 2
+
+
 # --- clocks -----------------------------------------------------------------------------------------------------------
 
 
@@ -521,13 +603,24 @@ class ClockJump(Fault):
         self.fleet.set_clock(self.jumped, 0)
 
 
-FAULTS: dict[str, type[Fault]] = {
-    kind.name: kind
-    for kind in (
-        *(Kill, KillLeader, KillMajority, KillAll, Pause, PauseLeader, PauseMajority, RollingRestart),
-        *(KillAtCommit, SyncFails, WriteFails, Wipe, KillAtInstall, KillCopier),
-        *(PowerCut, DiskLow, DiskFull, FlippedBits),
-        *(Cut, CutLeader, CutHalves, CutAll, CutOneWay, CutRing, Loss, SlowLinks, ClockJump),
-    )
+FAMILIES: dict[str, tuple[type[Fault], ...]] = {
+    "processes": (Kill, KillLeader, KillMajority, KillAll, Pause, PauseLeader, PauseMajority, RollingRestart),
+    "system calls": (KillAtCommit, SyncFails, WriteFails),
+    "copies": (Wipe, KillAtCopy, KillAtInstall, KillCopier),
+    "disks": (PowerCut, DiskLow, DiskFull),
+    "damage": (FlippedBits, FewFlippedBits, LostTail),
+    "networks": (Cut, CutLeader, CutHalves, CutAll, CutOneWay, CutRing, Loss, SlowLinks),
+    "members": (Replace, GrowAndShrink),
+    "clocks": (ClockJump,),
 }
+FAULTS = {kind.name: kind for kinds in FAMILIES.values() for kind in kinds}
 """Every fault by its name."""
+
+
+def spread(names: Sequence[str], rng: random.Random) -> list[str]:
+    """Faults in an order that has one of every family before the second of any."""
+    families = [[kind.name for kind in kinds if kind.name in names] for kinds in FAMILIES.values()]
+    rng.shuffle(families)
+    for family in families:
+        rng.shuffle(family)
+    return [name for turn in zip_longest(*families) for name in turn if name is not None]

@@ -40,36 +40,56 @@ class Fleet(Cluster):
     answer_s = 5.0
 
     def __init__(self, directory: Path, count: int = 3, seed: str = "", broken: str = "") -> None:
-        self.directory, self.rng = directory, random.Random(seed)
-        place = Path("/run") / directory.name
-        names = [f"n{number}" for number in range(1, count + 1)]
-        self.majority = count // 2 + 1
-        self.network = Network(names)
+        self.directory, self.rng, self.broken = directory, random.Random(seed), broken
+        self.network, self.authority = Network(), Authority(directory / "certs")
         self.disks: dict[str, Disk] = {}
         self.trouble: list[str] = []
         """What nodes did that nothing explains."""
         self._wanted: set[str] = set()
         self._may_end: set[str] = set()
         self._started_s: dict[str, float] = {}
-        peers = ",".join(f"{name}={self.network.address(name)}:{RAFT_PORT}" for name in names)
-        self.nodes, authority = {}, Authority(directory / "certs")
-        for name in names:
-            http, raft = (f"{self.network.address(name)}:{port}" for port in (HTTP_PORT, RAFT_PORT))
-            node = Node(name, place / name / "data", directory / f"{name}.log", http, raft, peers, SETTINGS)
-            files = authority.files(name)
-            node.argv += ["--tls-ca", files.ca, "--tls-cert", files.cert, "--tls-key", files.key]
-            node.prefix = self.network.inside(name)
-            node.environment = {"PYTHONPATH": str(INSIDE), "TRIMARAN_CHAOS_CLOCK": str(self._clock_file(name))}
-            if broken:
-                node.environment["TRIMARAN_CHAOS_BROKEN"] = broken
-            self.nodes[name] = node
+        self.nodes = {name: self._node(name) for name in (f"n{number}" for number in range(1, count + 1))}
+        self.named = count
+        """Nodes there ever were: a name is never used again."""
+        self.serving = list(self.nodes)
+        """The nodes that clients may ask, kept up to date."""
+        self.configure()
+
+    def _node(self, name: str) -> Node:
+        """A node as it is started, but for its peers."""
+        http, raft = (f"{self.network.address(name)}:{port}" for port in (HTTP_PORT, RAFT_PORT))
+        place = Path("/run") / self.directory.name / name
+        files = self.authority.files(name)
+        tls = ("--tls-ca", files.ca, "--tls-cert", files.cert, "--tls-key", files.key)
+        node = Node(name, place / "data", self.directory / f"{name}.log", http, raft, "", (*SETTINGS, *tls))
+        node.prefix = self.network.inside(name)
+        node.environment = {"PYTHONPATH": str(INSIDE), "TRIMARAN_CHAOS_CLOCK": str(self._clock_file(name))}
+        if self.broken:
+            node.environment["TRIMARAN_CHAOS_BROKEN"] = self.broken
+        return node
+
+    @property
+    def majority(self) -> int:
+        """How many nodes are a majority."""
+        return len(self.nodes) // 2 + 1
+
+    def configure(self) -> None:
+        """Name all nodes in the configuration of each, from its next start on."""
+        peers = ",".join(f"{node.name}={node.raft}" for node in self.nodes.values())
+        for node in self.nodes.values():
+            argv = node.argv[: node.argv.index("--peers")] if "--peers" in node.argv else node.argv
+            node.argv = [*argv, "--peers", peers]
+
+    def _build(self, name: str) -> None:
+        self.network.add(name)
+        self.disks[name] = Disk(self.nodes[name].directory.parent, DISK_BYTES)
+        self.set_clock(name, 0)
 
     async def __aenter__(self) -> Fleet:
         run("mount", "-t", "tmpfs", "tmpfs", "/run")
         self.network.build()
-        for name, node in self.nodes.items():
-            self.disks[name] = Disk(node.directory.parent, DISK_BYTES)
-            self.set_clock(name, 0)
+        for name in self.nodes:
+            self._build(name)
         await super().__aenter__()
         self._wanted |= self.nodes.keys()
         self._keeper = asyncio.create_task(self._keep())
@@ -114,6 +134,49 @@ class Fleet(Cluster):
         self._started_s[name] = time.monotonic()
         self.nodes[name].start()
 
+    # --- members ------------------------------------------------------------------------------------------------------
+
+    async def enlist(self) -> str:
+        """Have one more node become a member that votes; returns its name."""
+        self.named += 1
+        name = f"n{self.named}"
+        node = self.nodes[name] = self._node(name)
+        self.configure()
+        self._build(name)
+        self.up(name)
+        await self._change(f"{name} is added", "PUT", name, {"address": node.raft})
+
+        async def votes() -> bool:
+            return await self._roles() == dict.fromkeys(self.nodes, "voter")
+
+        await eventually(votes, f"{name} votes", RECOVERY_S)
+        self.serving.append(name)
+        return name
+
+    async def dismiss(self, name: str) -> None:
+        """Have a node be no member any more, and switch it off."""
+        self.serving.remove(name)
+        await self._change(f"{name} is removed", "DELETE", name, None)
+        self.down(name)
+        self.disks.pop(name).destroy()
+        del self.nodes[name]
+        self.configure()
+
+    async def _change(self, what: str, method: str, name: str, document: dict[str, str] | None) -> None:
+        async def is_done() -> bool:
+            asked = self.rng.choice(self.serving)
+            status, answer = await self.call(asked, method, f"/v1/cluster/members/{name}", document)
+            assert status in (0, 200, 201, 202, 204, 503), f"{what}: {status} {answer}"
+            return 200 <= status < 300
+
+        await eventually(is_done, what, RECOVERY_S)
+
+    async def _roles(self) -> dict[str, str]:
+        status, document = await self.call(self.rng.choice(self.serving), "GET", "/v1/cluster")
+        return {node["name"]: node["role"] for node in document["nodes"]} if status == 200 else {}
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
     async def _keep(self) -> None:
         while True:
             for name in sorted(self._wanted):
@@ -144,11 +207,11 @@ class Fleet(Cluster):
         """Who leads, as most nodes say; somebody if nobody knows."""
         answers = await asyncio.gather(*(self.call(name, "GET", "/v1/cluster") for name in self.nodes))
         told = [self.shard_of(answer).get("leader") for answer in answers]
-        known = [name for name in told if name is not None]
+        known = [name for name in told if name in self.nodes]
         return max(set(known), key=known.count) if known else self.rng.choice(list(self.nodes))
 
-    async def recovered(self) -> float:
-        """Wait until every node is ready, takes a write, reaches all others and has caught up; returns the seconds."""
+    async def recovered(self) -> None:
+        """Wait until every node is ready, takes a write, reaches all others and has caught up."""
         began_s = time.monotonic()
         leader = self.shard_of(await self.call(await self.leader_now(), "GET", "/v1/cluster"))
         target = leader["commit_index"] if leader else 0
@@ -175,7 +238,6 @@ class Fleet(Cluster):
             return ""
 
         self.trouble += filter(None, await asyncio.gather(*map(serves, self.nodes)))
-        return time.monotonic() - began_s
 
     async def compacted(self) -> None:
         """Wait until so much was written that what a wiped node needs is not in the log any more."""
@@ -192,6 +254,39 @@ class Fleet(Cluster):
         status, document = answer
         found: dict[str, Any] = document["shards"][0] if status == 200 else {}
         return found
+
+    async def scrubbed(self) -> dict[str, int]:
+        """Wait until the scrub has read everything again and found nothing damaged; returns who has repaired itself."""
+
+        async def scrubs() -> dict[str, Any] | None:
+            """What each node says of its own; None if one does not answer or is damaged."""
+            found = {}
+            for name in self.nodes:
+                status, document = await self.call(name, "GET", "/v1/cluster")
+                told = {node["name"]: node["scrub"] for node in document["nodes"]} if status == 200 else {}
+                if not told.get(name) or told[name]["ailing"] or told[name].get("disagreement"):
+                    return None
+                found[name] = told[name]
+            return found
+
+        async def is_clean() -> bool:
+            before = await scrubs()
+            if (
+                before is None
+                or (await self.call(self.rng.choice(self.serving), "POST", "/v1/cluster/scrub"))[0] != 202
+            ):
+                return False
+            last_ms = max(scrub["began_ms"] for scrub in before.values())
+
+            async def has_ended() -> bool:
+                now = await scrubs()
+                return now is None or all(last_ms < scrub["began_ms"] <= scrub["ended_ms"] for scrub in now.values())
+
+            await eventually(has_ended, "a pass of the scrub ends", RECOVERY_S)
+            return await scrubs() is not None
+
+        await eventually(is_clean, "the scrub finds nothing damaged", RECOVERY_S)
+        return {name: scrub["repairs"] for name, scrub in (await scrubs() or {}).items() if scrub["repairs"]}
 
     # --- clocks -------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from its first asking to the answer that told its outcome.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ class Sending:
     asked_s: float
     answered_s: float = inf
     message_ids: list[int] | None = None
+    group: str = ""
+    """The group of a fifo queue to which all of it belongs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +57,7 @@ class Delivery:
     end_asked_s: float = inf
     end_known_s: float = inf
     delay_s: float = 0.0
+    group: str = ""
 
     @property
     def lease_ends_s(self) -> float:
@@ -66,6 +70,11 @@ class Delivery:
         if self.wish == "nack" and self.end in (NACKED, UNKNOWN):
             return min(self.lease_ends_s, self.end_asked_s)
         return self.lease_ends_s
+
+    @property
+    def gone_s(self) -> float:
+        """From when on the message may be gone: as soon as its ack was asked, unless that is known to have failed."""
+        return self.end_asked_s if self.wish == "ack" and self.end in (ACKED, UNKNOWN) else inf
 
     @property
     def returns_s(self) -> float:
@@ -200,7 +209,10 @@ def _check_queue(sendings: list[Sending], receivings: list[Receiving], found: Fi
         unseen += _check_message(deliveries, found)
     _explain_unseen(receivings, unseen, found)
     _check_order_of_sends(sendings, found)
-    _check_order_of_receives(receivings, found)
+    if any(sending.group for sending in sendings):
+        _check_groups(sendings, receivings, found)
+    else:
+        _check_order_of_receives(receivings, found)
 
 
 def _tell(found: Findings, name: str, what: str, subjects: Iterable[object]) -> None:
@@ -325,3 +337,46 @@ def _check_order(spans: list[tuple[float, float, int, int]], what: str, found: F
                 f"order: {what} {span[2]} at {span[0]:.3f} to {span[1]:.3f}, "
                 f"after {highest} was, at {holder[0]:.3f} to {holder[1]:.3f}"
             )
+
+
+def _check_groups(sendings: list[Sending], receivings: list[Receiving], found: Findings) -> None:
+    """In a fifo queue, a group's messages come in strict order.
+
+    So one batch of them is in flight at a time: of two, the later one's messages would have come before the earlier
+    one's were gone.
+    """
+    groups: dict[str, set[int]] = defaultdict(set)
+    batches: dict[str, list[list[Delivery]]] = defaultdict(list)
+    gone_s: dict[int, float] = defaultdict(lambda: inf)
+    sent = {body: sending.group for sending in sendings for body in sending.bodies}
+    for sending in sendings:
+        groups[sending.group].update(sending.message_ids or ())
+    for receiving in receivings:
+        taken: dict[str, list[Delivery]] = defaultdict(list)
+        for delivery in receiving.deliveries:
+            if delivery.group != sent.get(delivery.body, delivery.group):
+                found.violations.append(f"group: {_told(delivery)} is of {sent[delivery.body]}, not {delivery.group}")
+            groups[delivery.group].add(delivery.message_id)
+            taken[delivery.group].append(delivery)
+            gone_s[delivery.message_id] = min(gone_s[delivery.message_id], delivery.gone_s)
+        for name, batch in taken.items():
+            batches[name].append(batch)
+    for name, ids in groups.items():
+        _check_group_order(name, sorted(ids), gone_s, batches[name], found)
+
+
+def _check_group_order(
+    name: str, ids: list[int], gone_s: dict[int, float], batches: list[list[Delivery]], found: Findings
+) -> None:
+    """Whatever stands before a message of its group is gone when it comes, or comes with it and before it."""
+    for batch in batches:
+        numbers = [delivery.message_id for delivery in batch]
+        if numbers != sorted(numbers):
+            found.violations.append(f"group order: one receive gave {numbers[:20]} of {name}")
+        passed = [
+            number
+            for number in ids[: bisect_left(ids, max(numbers))]
+            if gone_s[number] > batch[0].received_s and number not in numbers
+        ]
+        if passed:
+            found.violations.append(f"group order: {_told(batch[-1])} came before {passed[:SHOWN_MAX]} of {name}")

@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,10 @@ class Habits:
     producers: int = 4
     consumers: int = 4
     queues: tuple[str, ...] = ("q",)
+    fifo_queues: tuple[str, ...] = ()
+    """Those of them that are fifo."""
+    groups: tuple[str, ...] = ("a", "b", "c")
+    """The groups of fifo queues; a batch belongs to one of them."""
     batch_max: int = 5
     body_bytes_max: int = 0
     """Bodies are filled up to a random size of at most that."""
@@ -58,10 +61,13 @@ class _Asked:
 
 
 class Load:
-    """Producers and consumers on the given nodes. A request is repeated on any of them, under the same key."""
+    """Producers and consumers on the given nodes. A request is repeated on any of them, under the same key.
 
-    def __init__(self, cluster: Cluster, names: Sequence[str], habits: Habits = Habits(), seed: str = "") -> None:
-        self.cluster, self.names, self.habits, self.seed = cluster, list(names), habits, seed
+    `names` may change meanwhile.
+    """
+
+    def __init__(self, cluster: Cluster, names: list[str], habits: Habits = Habits(), seed: str = "") -> None:
+        self.cluster, self.names, self.habits, self.seed = cluster, names, habits, seed
         self.history = History()
         self.producing, self.consuming = True, True
         self.producers: list[asyncio.Task[None]] = []
@@ -108,7 +114,7 @@ class Load:
 
     async def _counted(self, queue: str) -> int:
         async def counts() -> dict[str, int] | None:
-            for name in self.names:
+            for name in list(self.names):
                 status, document = await self.cluster.call(name, "GET", f"/v1/queues/{queue}")
                 if status == 200:
                     return {state: document[state] for state in ("ready", "leased", "delayed")}
@@ -147,8 +153,11 @@ class Load:
                 bodies.append(f"{who}-{count}-".ljust(int(habits.body_bytes_max * rng.random() ** 3), "x"))
                 count += 1
             sending = Sending(rng.choice(habits.queues), [body.rstrip("x") for body in bodies], time.monotonic())
+            options = {}
+            if sending.queue in habits.fifo_queues:
+                options["group"] = sending.group = rng.choice(habits.groups)
             self.history.sendings.append(sending)
-            document = {"messages": [{"body": body, "attributes": {"size": len(body)}} for body in bodies]}
+            document = {"messages": [{"body": body, "attributes": {"size": len(body)}} | options for body in bodies]}
             path = f"/v1/queues/{sending.queue}/messages"
             asked = await self._ask("send", rng, path, document)
             if asked.answer is not None:
@@ -191,6 +200,7 @@ class Load:
             receiving.asked_s,
             receiving.answered_s,
             self.habits.lease_ms / 1000,
+            group=message.get("group", ""),
         )
 
     async def _settle(self, rng: random.Random, queue: str, mine: list[Delivery]) -> None:

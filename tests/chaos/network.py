@@ -5,7 +5,7 @@ Must run in a world (`tests.chaos.tools`). Clients live on the bridge: what is c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,28 +21,31 @@ Link = tuple[str, str]
 class Network:
     """Namespaces, the bridge, and what the bridge does not let through."""
 
-    names: Sequence[str]
+    names: list[str] = field(default_factory=list)
     cuts: set[Link] = field(default_factory=set)
     loss_percent: int = 0
 
     def build(self) -> None:
-        """Make it all."""
+        """Make the bridge."""
         Path("/run/netns").mkdir(parents=True)
         run("ip", "link", "set", "lo", "up")
         run("ip", "link", "add", "bridge0", "type", "bridge")
         run("ip", "address", "add", f"{HUB}/24", "dev", "bridge0")
         run("ip", "link", "set", "bridge0", "up")
-        for name in self.names:
-            run("ip", "netns", "add", name)
-            run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
-            run("ip", "link", "set", f"to-{name}", "master", "bridge0", "up")
-            run("ip", "-n", name, "address", "add", f"{self.address(name)}/24", "dev", "eth0")
-            run("ip", "-n", name, "link", "set", "eth0", "up")
-            run("ip", "-n", name, "link", "set", "lo", "up")
+
+    def add(self, name: str) -> None:
+        """Make a node's namespace."""
+        self.names.append(name)
+        run("ip", "netns", "add", name)
+        run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
+        run("ip", "link", "set", f"to-{name}", "master", "bridge0", "up")
+        run("ip", "-n", name, "address", "add", f"{self.address(name)}/24", "dev", "eth0")
+        run("ip", "-n", name, "link", "set", "eth0", "up")
+        run("ip", "-n", name, "link", "set", "lo", "up")
 
     def address(self, name: str) -> str:
-        """The address of a node."""
-        return f"10.77.0.{11 + list(self.names).index(name)}"
+        """The address of a node: the tenth after its number."""
+        return f"10.77.0.{10 + int(name.removeprefix('n'))}"
 
     def inside(self, name: str) -> tuple[str, ...]:
         """What a command line begins with to run in a node's namespace."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import FAULTS, Fault, spread
 from tests.chaos.fleet import Fleet
 from tests.chaos.history import Findings, History, check
 from tests.chaos.load import Habits, Load
@@ -25,7 +25,8 @@ PAIR_CHANCE = 0.3
 CALM_S = (0.5, 3.0)
 """How long nothing goes wrong between two faults."""
 HABITS = Habits(
-    queues=("q", "r"),
+    queues=("q", "r", "f"),
+    fifo_queues=("f",),
     batch_max=20,
     body_bytes_max=8000,
     receive_max=50,
@@ -48,7 +49,7 @@ class Episode:
     begun_s: float
     healed_s: float = 0.0
     recovered_s: float = 0.0
-    """From healed until every node served."""
+    """From healed until every node served and all damage was repaired."""
     first_write_s: float | None = None
     """From begun until a send asked since was answered, if a majority was left."""
     operations: int = 0
@@ -106,8 +107,8 @@ class Run:
         violations, began_s, is_drained = list[str](), time.monotonic(), False
         async with Fleet(self.directory, self.plan.nodes, self.plan.seed, self.plan.broken) as fleet:
             for queue in HABITS.queues:
-                await fleet.ok("n1", "PUT", f"/v1/queues/{queue}", {})
-            load = Load(fleet, list(fleet.nodes), HABITS, self.plan.seed)
+                await fleet.ok("n1", "PUT", f"/v1/queues/{queue}", {"fifo": queue in HABITS.fifo_queues})
+            load = Load(fleet, fleet.serving, HABITS, self.plan.seed)
             self.began_s = time.monotonic()
             load.start()
             try:
@@ -146,10 +147,10 @@ class Run:
 
     async def _storm(self, fleet: Fleet, load: Load) -> None:
         ends_s = self.began_s + self.plan.seconds
-        left = self.rng.sample(self.plan.kinds, len(self.plan.kinds))
+        left = spread(self.plan.kinds, self.rng)
         await self._calm(load)
         while time.monotonic() < ends_s and (left or not self.plan.once):
-            kinds = [FAULTS[left.pop()]] if self.plan.once else self._choose()
+            kinds = take(left) if self.plan.once else self._choose()
             await self._episode(fleet, load, [kind(fleet, self.rng) for kind in kinds])
             await self._calm(load)
         self.left_out = left if self.plan.once else []
@@ -173,7 +174,10 @@ class Run:
         for fault in reversed(faults):
             await fault.heal()
         healed_s = time.monotonic()
-        episode.recovered_s = await fleet.recovered()
+        mended = [await fault.mend() for fault in faults]
+        await fleet.recovered()
+        episode.recovered_s = time.monotonic() - healed_s
+        episode.told = "; ".join(filter(None, [*told, *mended]))
         for fault in faults:
             for name in fault.hit:
                 fleet.may_end(name, may=False)
@@ -220,6 +224,17 @@ class Run:
 
         found: dict[str, str] = await eventually(told, "all replicas have applied the same")
         return found
+
+
+def take(left: list[str]) -> list[type[Fault]]:
+    """Take the next fault, and with it the next one that may go on at the same time."""
+    chosen = FAULTS[left.pop(0)]
+    for name in left:
+        other = FAULTS[name]
+        if other.layer != chosen.layer and not (chosen.goes_alone or other.goes_alone):
+            left.remove(name)
+            return [chosen, other]
+    return [chosen]
 
 
 def _listed(counts: Mapping[str, int]) -> str:

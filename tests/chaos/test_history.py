@@ -163,9 +163,56 @@ BAD: dict[str, tuple[list[Sending | Receiving], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+def of_group(sending: Sending) -> Sending:
+    return replace(sending, group="g")
+
+
+def in_group(*deliveries: Delivery) -> Receiving:
+    return received(*(replace(delivery, group="g") for delivery in deliveries))
+
+
+AB = of_group(sent("a", "b", ids=[1, 2]))
+BAD_GROUPS: dict[str, tuple[list[Sending | Receiving], str]] = {
+    "two batches of a group are in flight": (
+        [AB, in_group(given(1, "a", 1)), in_group(given(2, "b", 1.05))],
+        "group order: q/2 attempt 1",
+    ),
+    "a message comes although one before it waits for its next attempt": (
+        [
+            AB,
+            in_group(replace(given(1, "a", 1, end=NACKED, wish="nack"), delay_s=5)),
+            in_group(given(2, "b", 3)),
+            in_group(given(1, "a", 9, attempt=2)),
+        ],
+        "group order: q/2 attempt 1",
+    ),
+    "a message comes although one before it never did": (
+        [AB, in_group(given(2, "b", 3)), in_group(given(1, "a", 5))],
+        "group order: q/2 attempt 1",
+    ),
+    "a batch is out of order": ([AB, in_group(given(2, "b", 1), given(1, "a", 1))], "group order: one receive gave"),
+    "a message is of another group": (
+        [AB, in_group(given(1, "a", 1)), received(replace(given(2, "b", 3), group="h"))],
+        "is of g, not h",
+    ),
+}
+
+
+def test_groups_come_independently_of_each_other_and_again_after_a_lease() -> None:
+    other = replace(sent("c", at_s=0.5, ids=[3]), group="h")
+    findings = found(
+        AB,
+        other,
+        in_group(replace(given(1, "a", 1, end=DIED, wish=""), group="g")),
+        received(replace(given(3, "c", 1.05), group="h")),
+        in_group(given(1, "a", 11, attempt=2, end=UNKNOWN), given(2, "b", 11)),
+    )
+    assert not findings.violations
+
+
+@pytest.mark.parametrize("name", BAD | BAD_GROUPS)
 def test_what_must_not_be_is_reported(name: str) -> None:
-    events, words = BAD[name]
+    events, words = (BAD | BAD_GROUPS)[name]
     violations = found(*events).violations
     assert len(violations) == 1, violations
     assert words in violations[0]
