@@ -96,6 +96,8 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
         "The message is leased",
         "Wait until it is nacked or its lease ends: GET …/why says when, and who holds it.",
     ),
+    codes.SCHEDULE_NOT_FOUND: (404, "There is no such schedule", "Create it with PUT /v1/schedules/{schedule}."),
+    codes.SCHEDULE_LIMIT: (409, "There are too many schedules", "Delete schedules that are not needed."),
     codes.STALE_RECEIPT: (409, "A receipt is stale: nothing was done", "Leave it out, and receive the message again."),
     codes.REDRIVE_NOT_FOUND: (
         404,

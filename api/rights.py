@@ -50,6 +50,7 @@ from storage.redrive_operations import (
     StartRedrive,
     StepRedrive,
 )
+from storage.schedule_operations import DeleteSchedule, GetSchedule, ListSchedules, Occur, PutSchedule
 
 
 class Right(Enum):
@@ -168,11 +169,18 @@ def needs(operation: Operation) -> Iterator[Need]:
             yield Need(Right.MANAGE, operation.queue)
             if operation.to:
                 yield Need(Right.SEND, operation.to)
+        case PutSchedule():
+            yield Need(Right.MANAGE, operation.schedule)
+            yield Need(Right.SEND, operation.plan.queue)
+        case DeleteSchedule() | GetSchedule():
+            yield Need(Right.MANAGE, operation.schedule)
+        case ListSchedules():  # as of queues
+            yield Need(Right.MANAGE)
         case ListQueues():  # `Grant.bound` sees to it that only those are told that may be seen
             yield Need(Right.LOOK)
         case CreateAccessKey() | RevokeAccessKey() | ListAccessKeys():
             yield Need(Right.ADMINISTER)
-        case Pulse() | Forget() | StepRedrive():  # the leader's and the gateways' own: nobody's to ask for
+        case Pulse() | Forget() | Occur() | StepRedrive():  # the leader's and the gateways' own: nobody's to ask for
             yield Need(Right.ADMINISTER)
         case _:
             assert_never(operation)
@@ -209,7 +217,7 @@ class Grant(NamedTuple):
 
     def bound(self, operation: _O) -> _O:
         """The operation as far as it may be seen: of a list, what the patterns are for."""
-        if self.key is not None and isinstance(operation, ListQueues):
+        if self.key is not None and isinstance(operation, ListQueues | ListSchedules):
             return msgspec.structs.replace(operation, patterns=list(self.key.queues))
         return operation
 

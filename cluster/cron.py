@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from storage.limits import SCHEDULE_EVERY_MS_MAX, SCHEDULE_EVERY_MS_MIN
+from storage.limits import CRON_CHARACTERS_MAX, SCHEDULE_EVERY_MS_MAX, SCHEDULE_EVERY_MS_MIN
 
 NAMES = {
     "@yearly": "0 0 1 1 *",
@@ -39,8 +39,6 @@ NAMES = {
     "@hourly": "0 * * * *",
 }
 FIELDS = ("second", "minute", "hour", "day of month", "month", "day of week")
-CRON_CHARACTERS_MAX = 256
-"""Characters of an expression: every list that makes sense is shorter."""
 
 _SECOND = timedelta(seconds=1)
 _SHIFT_MAX = timedelta(hours=26)

@@ -24,6 +24,7 @@ from cluster.dispatcher import Dispatcher, Request
 from cluster.engine import Engine
 from cluster.freshness import Freshness
 from cluster.messages import Ailing, Append, Digest, Message, Spared
+from cluster.occurrences import Occurrences
 from cluster.repair import RELUCTANCE_S, REPLICA_DAMAGED, Repair
 from cluster.scrub import Scrub, ScrubSettings, Tally
 from cluster.tuning import Tuning
@@ -35,6 +36,7 @@ from storage.operations import (
     ITEM_HEADER,
     Forget,
     Keyed,
+    Operation,
     Outcome,
     Pulse,
     PutQueue,
@@ -51,6 +53,7 @@ from storage.operations import (
 )
 from storage.reading import find_queue
 from storage.redrive_operations import StartRedrive, StepRedrive
+from storage.schedule_operations import Occur, PutSchedule
 from storage.state import Store
 
 STORE_FULL = "store_full"
@@ -115,6 +118,7 @@ class Replica:
         self._revisits: dict[str, int] = {}
         """Queues that may be able to deliver more at a time (cluster milliseconds), without anything being done."""
         self._pulsing = self._redriving = False
+        self._occurrences = Occurrences(store)
         self._due_ms: int | None = None
         self._steered_s = -inf
         self.room_ok = True
@@ -321,7 +325,7 @@ class Replica:
     def _is_refused(self, request: Request) -> bool:
         """Full is refused early: publishing stops while receives, acks and deletes go on."""
         operation = request.operation.operation if type(request.operation) is Keyed else request.operation
-        adds = type(operation) in (Send, PutQueue, StartRedrive) or (
+        adds = type(operation) in (Send, PutQueue, PutSchedule, StartRedrive) or (
             type(operation) is Transaction and any(type(step) is Send for step in operation.steps)
         )
         if not adds or self._has_room():
@@ -353,6 +357,7 @@ class Replica:
         if due_ms is not None and due_ms <= at_ms:
             self._pulsing = True
             items.append(encode_item(0, 0, Pulse(PULSE_STEPS_MAX)))
+        items.extend(self._occurrences.due(at_ms, "" if self._has_room() else STORE_FULL))
         step = None if self._redriving else redrive_look.next_step(self._store, at_ms)
         if step is not None:
             self._redriving = True
@@ -372,6 +377,7 @@ class Replica:
         dues_ms = (
             None if self._pulsing else queries.next_due_ms(self._store),
             None if self._redriving else redrive_look.next_due_ms(self._store),
+            self._occurrences.next_ms(),
         )
         return min((due_ms for due_ms in dues_ms if due_ms is not None), default=None)
 
@@ -385,14 +391,22 @@ class Replica:
             return
         for owner, applied in zip(proposal.requests, turned.applied, strict=True):
             if owner is None:
-                self._pulsing = self._pulsing and type(applied.item.operation) is not Pulse
-                self._redriving = self._redriving and type(applied.item.operation) is not StepRedrive
+                self._end_own(applied.item.operation)
                 continue
             receive = owner.receive
             if receive is not None:
                 self._dispatcher.unclaim(receive.queue, receive.messages_max)
                 self._readier.add(receive.queue)  # it may have taken less than it had claimed
             self._conclude(owner, applied.outcome, applied.encoded)
+
+    def _end_own(self, operation: Operation) -> None:
+        """What the leader itself has proposed is done."""
+        if type(operation) is Pulse:
+            self._pulsing = False
+        elif type(operation) is StepRedrive:
+            self._redriving = False
+        elif type(operation) is Occur:
+            self._occurrences.done()
 
     def _conclude(self, request: Request, outcome: Outcome, encoded: bytes) -> None:
         """An operation was applied: answer it, or let an empty receive wait on."""
@@ -472,6 +486,7 @@ class Replica:
         self._revisits.clear()
         self._dispatcher = Dispatcher()
         self._pulsing = self._redriving = False
+        self._occurrences.done()
         self._changes.clear()
         self.scrub.stop_leading()
 

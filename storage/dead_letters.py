@@ -139,6 +139,8 @@ def move(
         properties=old.properties,
         topic=old.topic,
         publish_id=old.publish_id,
+        schedule=old.schedule,
+        occurrence_ms=old.occurrence_ms,
     )
     moved = Chunk(
         chunk.index,

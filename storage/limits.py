@@ -139,6 +139,24 @@ SCHEDULE_EVERY_MS_MIN = 1000
 SCHEDULE_EVERY_MS_MAX = 366 * 24 * 60 * 60 * 1000
 """The longest interval of a schedule: a year."""
 
+SCHEDULES_MAX = 10_000
+"""Schedules of one shard: all of them may be due at once, and the leader computes the next time of each."""
+
+SCHEDULE_MESSAGE_BYTES_MAX = 64 * 1024
+"""Bytes of body and properties of a schedule's message: they lie in a record that each time rewrites."""
+
+SCHEDULE_LATE_MS = 60 * 1000
+"""A time that comes later than this was missed: longer than any failover, so that one leaves nothing out."""
+
+SCHEDULE_CATCH_UP_MAX = 1000
+"""Missed times of a schedule that are sent one after another; of those beyond it only the last one is."""
+
+CRON_CHARACTERS_MAX = 256
+"""Characters of a cron expression: every list that makes sense is shorter."""
+
+TIME_ZONE_CHARACTERS_MAX = 64
+"""Characters of the name of a time zone: twice as many as any has."""
+
 ACCESS_KEYS_MAX = 1000
 """Access keys of a cluster: every gateway keeps all of them, and asks for all of them when one has changed."""
 

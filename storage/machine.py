@@ -20,7 +20,7 @@ The life of a message:
 
 A rule that says no returns `Refused` and nothing has changed. `storage.records` is the map of what is kept;
 `storage.queries` reads it. The rules themselves: `queue_rules`, `sending`, `receiving`, `groups`, `flow`, `settling`,
-`dead_letters`, `redrive`, `addressing`, `transactions`, `history`, `pulse`, `access`.
+`dead_letters`, `redrive`, `addressing`, `transactions`, `history`, `schedules`, `pulse`, `access`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from storage.codes import (
 from storage.limits import (
     BATCH_MESSAGES_MAX,
     CONSUMER_BYTES_MAX,
+    CRON_CHARACTERS_MAX,
     DEDUP_BYTES_MAX,
     FILTER_BYTES_MAX,
     GROUP_BYTES_MAX,
@@ -49,7 +50,11 @@ from storage.limits import (
     PRIORITY_MAX,
     PROPERTIES_BYTES_MAX,
     REASON_BYTES_MAX,
+    SCHEDULE_EVERY_MS_MAX,
+    SCHEDULE_EVERY_MS_MIN,
+    SCHEDULE_MESSAGE_BYTES_MAX,
     TIME_END_MS,
+    TIME_ZONE_CHARACTERS_MAX,
     TRANSACTION_MESSAGES_MAX,
     TRANSACTION_STEPS_MAX,
 )
@@ -83,12 +88,15 @@ from storage.operations import (
     encode_outcome,
     messages_of,
 )
+from storage.options import SCHEDULE_NAME, Plan
 from storage.pulse import pulse
 from storage.queue_rules import delete_queue, purge_queue, put_queue
 from storage.receiving import receive
 from storage.records import KeyMemory
 from storage.redrive import cancel_redrive, start_redrive, step_redrive
 from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
+from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
+from storage.schedules import delete_schedule, occur, put_schedule
 from storage.sending import Bodies, send
 from storage.settings import QUEUE_NAME, contradiction, out_of_range, rate_out_of_range
 from storage.settling import settle
@@ -209,6 +217,10 @@ def _is_sound(operation: Operation) -> bool:
                 and all(map(_is_sound, operation.steps))
                 and sum(map(messages_of, operation.steps)) <= TRANSACTION_MESSAGES_MAX
             )
+        case PutSchedule():
+            return SCHEDULE_NAME.fullmatch(operation.schedule) is not None and _is_sound_plan(operation.plan)
+        case Occur():
+            return 0 <= operation.due_ms < ID_END and -1 <= operation.next_ms < ID_END
         case StartRedrive():
             wanted, rate = operation.filter, operation.rate
             return (
@@ -243,6 +255,18 @@ def _are_sound(options: Options) -> bool:
     )
 
 
+def _is_sound_plan(plan: Plan) -> bool:
+    return (
+        QUEUE_NAME.fullmatch(plan.queue) is not None
+        and len(plan.body) + len(plan.properties) <= SCHEDULE_MESSAGE_BYTES_MAX
+        and _are_sound(plan.options)
+        and not plan.options.at_ms
+        and (not plan.every_ms if plan.cron else SCHEDULE_EVERY_MS_MIN <= plan.every_ms <= SCHEDULE_EVERY_MS_MAX)
+        and _is_text(plan.cron, CRON_CHARACTERS_MAX)
+        and _is_text(plan.time_zone, TIME_ZONE_CHARACTERS_MAX)
+    )
+
+
 def _is_text(text: str, bytes_max: int) -> bool:
     """Whether a text is short enough. One character has four bytes at most: most texts need no encoding to tell."""
     return len(text) * 4 <= bytes_max or len(text.encode()) <= bytes_max
@@ -271,6 +295,12 @@ def _do(turn: Turn, operation: Operation, bodies: Bodies) -> Outcome:
             return change_message(turn, operation)
         case CancelMessage():
             return cancel_message(turn, operation)
+        case Occur():
+            return occur(turn, operation, bodies)
+        case PutSchedule():
+            return put_schedule(turn, operation)
+        case DeleteSchedule():
+            return delete_schedule(turn, operation.schedule)
         case PutQueue():
             return put_queue(turn, operation)
         case DeleteQueue():

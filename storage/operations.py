@@ -12,8 +12,8 @@ received without re-encoding it:
 `kind` is the engine's: `ENTRY_KIND` for these entries, others for its own (no-ops, membership), which hold no items.
 
 `session` and `seq` are the operation's id: `session` names one run of one gateway, `seq` counts its operations from 1.
-Session 0 is the leader itself (`Pulse`, `StepRedrive`), whose operations are not remembered. `block` carries message
-bodies, see `storage.block`; only `Send` has one.
+Session 0 is the leader itself (`Pulse`, `Occur`, `StepRedrive`), whose operations are not remembered. `block` carries
+message bodies, see `storage.block`; only what adds messages has one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from storage.options import Options as Options
 from storage.records import AccessKey, Dead, Event
 from storage.redrive_operations import (
     CancelRedrive,
@@ -37,6 +38,17 @@ from storage.redrive_operations import (
     RedriveTasks,
     StartRedrive,
     StepRedrive,
+)
+from storage.schedule_operations import (
+    DeleteSchedule,
+    GetSchedule,
+    ListSchedules,
+    Occur,
+    Occurred,
+    PutSchedule,
+    ScheduleInfo,
+    ScheduleList,
+    SchedulePut,
 )
 from storage.settings import QueueSettings
 
@@ -78,22 +90,6 @@ class PurgeQueue(msgspec.Struct, array_like=True, frozen=True, tag=3):
     """Forget every message in a queue, leased ones too. → `Purged`."""
 
     queue: str
-
-
-class Options(msgspec.Struct, array_like=True, frozen=True):
-    """What messages of a send have beyond body and properties.
-
-    delay_ms: how long they are held back; -1: as long as the queue says. at_ms: when they are delivered, by cluster
-    time, instead of a delay; 0: none. ttl_ms: how long they are kept; 0: as long as the queue says.
-    """
-
-    priority: int = 0
-    group: str = ""
-    key: str = ""
-    delay_ms: int = -1
-    at_ms: int = 0
-    ttl_ms: int = 0
-    dedup_id: str = ""
 
 
 class Run(msgspec.Struct, array_like=True, frozen=True):
@@ -236,6 +232,8 @@ Plain = (
     | ChangeMessage
     | CancelMessage
     | Transaction
+    | PutSchedule
+    | DeleteSchedule
     | StartRedrive
     | CancelRedrive
     | CreateAccessKey
@@ -255,7 +253,7 @@ class Keyed(msgspec.Struct, array_like=True, frozen=True, tag=11):
     operation: Plain
 
 
-Change = Plain | Pulse | Forget | Keyed | StepRedrive
+Change = Plain | Pulse | Forget | Keyed | Occur | StepRedrive
 
 
 # --- queries: answered by the leader from what it has applied ---------------------------------------------------------
@@ -328,6 +326,8 @@ Query = (
     | FindMessages
     | GetHistory
     | AskWhy
+    | GetSchedule
+    | ListSchedules
     | GetRedrive
     | ListRedrives
     | PreviewRedrive
@@ -411,6 +411,8 @@ class About(msgspec.Struct, array_like=True, frozen=True):
     dead: Dead | None = None
     topic: str = ""
     publish_id: int = 0
+    schedule: str = ""
+    occurrence_ms: int = 0
 
 
 class Delivery(msgspec.Struct, array_like=True, frozen=True):
@@ -554,6 +556,10 @@ Outcome = (
     | Page
     | Told
     | Reasons
+    | SchedulePut
+    | Occurred
+    | ScheduleInfo
+    | ScheduleList
     | RedriveTask
     | RedriveTasks
     | Previewed

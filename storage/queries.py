@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from storage import flow, records, redrive_look
+from storage import flow, records, redrive_look, schedule_look
 from storage.access import matches
 from storage.block import Part, join
 from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
@@ -38,6 +38,7 @@ from storage.reading import bodies, chunk_of, find_queue, segments_after
 from storage.receiving import about_messages, delivery
 from storage.records import DEAD, Chunk, Queue, Segment
 from storage.redrive_operations import GetRedrive, GroupDead, ListRedrives, PreviewRedrive
+from storage.schedule_operations import GetSchedule, ListSchedules
 from storage.state import State
 from storage.turn import message_sizes
 
@@ -60,6 +61,8 @@ def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
             if not 0 <= query.message_id < ID_END:
                 return Refused(MALFORMED), b""
             return _look_at(state, query)
+        case GetSchedule() | ListSchedules():
+            return schedule_look.answer(state, query, clock_ms(state)), b""
         case ListAccessKeys():
             return _list_access_keys(state), b""
 

@@ -167,5 +167,7 @@ def about_messages(chunk: Chunk, segment: Segment, first: int) -> About | None:
         dead,
         extras.topic,
         extras.publish_id,
+        extras.schedule,
+        extras.occurrence_ms,
     )
     return None if about == _NOTHING else about

@@ -11,6 +11,8 @@
     u NUMBER DEDUP       Dedup      a dedup id → the message that had it
     v NUMBER DUE ID DEDUP -         the same in order of age
     y NUMBER CHUNK       History    what happened to messages of a chunk
+    j NAME               Schedule   a schedule: its plan, and what came of it
+    a DUE NAME           -          an alarm: at DUE (cluster milliseconds) the leader has a schedule's time come
     z NUMBER TASK        Redrive    a task that moves dead letters of a queue
     Z DUE NUMBER TASK    -          such a task may take its next step at DUE: the leader proposes it, no pulse
     d DUE KIND SUBJECT   -          a timer: at DUE (cluster milliseconds) the pulse does something (below)
@@ -52,6 +54,7 @@ Invariants, checked by the model test after every step:
     a queue's ready + leased + delayed + dead = the messages in its chunks' segments;  bytes = the sum of their sizes
     `Z` exists for exactly the `due_ms` of the tasks that run, at most one of a queue
     a group's in_flight = its leased messages;  a queue's marks = its marked groups
+    `a DUE NAME` exists for exactly the `next_ms` of schedules that are not paused and not at their end
     `A` = the number of access keys, and of those that are an admin's
     `e INDEX` = the number of chunks whose `index` it is;  a chunk without segments does not exist
 """
@@ -62,6 +65,7 @@ import struct
 
 import msgspec
 
+from storage.options import Plan
 from storage.settings import QueueSettings, Rate
 
 _U32 = struct.Struct(">I")
@@ -74,6 +78,8 @@ SHARD_KEY = b"m"
 MEMBERSHIP_KEY = b"M"
 QUEUE_NAMES = b"q"
 TIMERS = b"d"
+SCHEDULES = b"j"
+ALARMS = b"a"
 ENTRIES = b"e"
 ACCESS = b"A"
 SESSIONS = b"s"
@@ -96,6 +102,9 @@ GRAVE_PREFIXES = b"rghiuvy"
 RANK_DEFAULT = 9
 """The rank of priority 0."""
 
+NEVER = -1
+"""The `next_ms` of a schedule that has come to its end."""
+
 DEAD = -1
 """The `due_ms` of a segment whose messages were given up and had nowhere to go."""
 
@@ -107,6 +116,7 @@ class Shard(msgspec.Struct, array_like=True):
     next_number: int = 1
     queues: int = 0
     keys: int = 0
+    schedules: int = 0
     redrives: int = 0
 
 
@@ -198,7 +208,7 @@ class Extras(msgspec.Struct, array_like=True, frozen=True):
 
     `grouped`: their group decides when they are delivered (set when they come; settings may change later).
     `expires_ms`: 0 for none of their own. `properties` take the place of those in the log, for a single message.
-    `topic` and `publish_id` say by what they came.
+    `topic` and `publish_id`, `schedule` and `occurrence_ms` say by what they came.
     """
 
     group: str = ""
@@ -210,6 +220,8 @@ class Extras(msgspec.Struct, array_like=True, frozen=True):
     properties: bytes | None = None
     topic: str = ""
     publish_id: int = 0
+    schedule: str = ""
+    occurrence_ms: int = 0
 
 
 class Blocks(msgspec.Struct, array_like=True, frozen=True):
@@ -281,6 +293,38 @@ class History(msgspec.Struct, array_like=True):
     sent_ms: int
     events: list[Event]
     forgotten: int = 0
+
+
+class Schedule(msgspec.Struct, array_like=True):
+    """A schedule.
+
+    `version` counts its plans. `next_ms` is when it sends next: 0 is for the leader to find out, from `after_ms` on;
+    `NEVER`: not again. Times up to `resumed_ms` were missed, because it was paused. `caught_up` missed ones were sent
+    one after another. It has sent `sent` messages and skipped `skipped` times, the last at `skipped_ms`, because the
+    message before was still there. The last one sent was for `last_ms`, at `last_sent_ms`, and is message `last_id` of
+    the queue with the number `last_number`. From `missed_ms` on times were left out the last time that some were. The
+    last time came to nothing because of `trouble`, at `trouble_ms`; empty: it went well.
+    """
+
+    name: str
+    plan: Plan
+    created_ms: int
+    changed_ms: int
+    version: int = 1
+    next_ms: int = 0
+    after_ms: int = 0
+    resumed_ms: int = 0
+    caught_up: int = 0
+    sent: int = 0
+    skipped: int = 0
+    skipped_ms: int = 0
+    last_ms: int = 0
+    last_sent_ms: int = 0
+    last_id: int = 0
+    last_number: int = 0
+    missed_ms: int = 0
+    trouble: str = ""
+    trouble_ms: int = 0
 
 
 class RedriveFilter(msgspec.Struct, array_like=True, frozen=True):
@@ -381,6 +425,7 @@ decode_chunk = msgspec.msgpack.Decoder(Chunk).decode
 decode_group = msgspec.msgpack.Decoder(Group).decode
 decode_dedup = msgspec.msgpack.Decoder(Dedup).decode
 decode_history = msgspec.msgpack.Decoder(History).decode
+decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_redrive = msgspec.msgpack.Decoder(Redrive).decode
 decode_session = msgspec.msgpack.Decoder(Session).decode
 decode_key_memory = msgspec.msgpack.Decoder(KeyMemory).decode
@@ -510,6 +555,21 @@ def history_prefix(number: int) -> bytes:
 def history_key(number: int, chunk_id: int) -> bytes:
     """Key of the history of a chunk."""
     return b"y" + _NUMBER_CHUNK.pack(number, chunk_id)
+
+
+def schedule_key(name: str) -> bytes:
+    """Key of a schedule."""
+    return SCHEDULES + name.encode()
+
+
+def alarm_key(due_ms: int, name: str) -> bytes:
+    """Key of a schedule's alarm."""
+    return ALARMS + _U64.pack(due_ms) + name.encode()
+
+
+def read_alarm(key: bytes) -> tuple[int, str]:
+    """When an alarm is due, and the schedule's name."""
+    return int(_U64.unpack_from(key, 1)[0]), key[9:].decode()
 
 
 def redrive_prefix(number: int) -> bytes:

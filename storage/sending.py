@@ -316,5 +316,7 @@ def _extras(queue: Queue, options: Options, now_ms: int, due_ms: int) -> Extras 
         key=options.key,
         dedup_id=options.dedup_id,
         expires_ms=expires_ms,
+        schedule=options.schedule,
+        occurrence_ms=options.occurrence_ms,
     )
     return None if extras == NO_EXTRAS else extras

@@ -32,6 +32,8 @@ from storage.operations import (
     Send,
     Transaction,
 )
+from storage.options import Plan
+from storage.schedule_operations import PutSchedule
 from storage.settings import QueueSettings
 from tests.api.asking import Answer, ask
 from tests.api.fake_client import FakeClient, Gateway, gateway
@@ -224,7 +226,7 @@ def test_every_operation_needs_a_right() -> None:
 
 def _blank(kind: type[Any]) -> list[Any]:
     """The least that such an operation must say."""
-    by_name: dict[str, Any] = {"settings": {}, "operation": [4, "q", 1], "steps": [[4, "q", 1]]}
+    by_name: dict[str, Any] = {"settings": {}, "operation": [4, "q", 1], "steps": [[4, "q", 1]], "plan": ["q", b""]}
     by_type = {str: "q", int: 1, bytes: b""}
     required = [field for field in msgspec.structs.fields(kind) if field.required]
     return [by_name.get(field.name, by_type.get(field.type, [])) for field in required]
@@ -236,8 +238,8 @@ def test_an_operation_needs_the_right_on_each_queue_that_it_names() -> None:
     assert grant("manager", "a").missing(both) == Need(Right.RECEIVE, "b")
     assert grant("manager", "a", "b").missing(both) is None
     assert grant("producer", "*").missing(both) == Need(Right.RECEIVE, "b")
-    put = PutQueue("a", QueueSettings(dead_letter_queue="b"))
-    assert list(rights.needs(put)) == [Need(Right.MANAGE, "a"), Need(Right.SEND, "b")]
+    for put in (PutQueue("a", QueueSettings(dead_letter_queue="b")), PutSchedule("a", Plan("b", b""))):
+        assert list(rights.needs(put)) == [Need(Right.MANAGE, "a"), Need(Right.SEND, "b")]
 
 
 SUBMITTING = re.compile(r"(\.submit|\.look)\(")

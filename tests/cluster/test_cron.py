@@ -14,8 +14,8 @@ from cronsim import CronSim
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cluster.cron import CRON_CHARACTERS_MAX, NAMES, Cron, ScheduleError, next_runs, parse_cron, parse_every
-from storage.limits import SCHEDULE_EVERY_MS_MAX, SCHEDULE_EVERY_MS_MIN
+from cluster.cron import NAMES, Cron, ScheduleError, next_runs, parse_cron, parse_every
+from storage.limits import CRON_CHARACTERS_MAX, SCHEDULE_EVERY_MS_MAX, SCHEDULE_EVERY_MS_MIN
 
 
 def ms(text: str) -> int:

@@ -50,6 +50,8 @@ from storage.operations import (
 )
 from storage.records import Extras
 from storage.redrive_operations import ListRedrives, RedriveTasks
+from storage.schedule_operations import ListSchedules, ScheduleList
+from storage.schedules import has_alarm
 from storage.segments import standing
 from storage.state import Store
 from tests.storage.harness import KINDS, Place, quick_directory, tick
@@ -206,6 +208,7 @@ class Life(RuleBasedStateMachine):
         assert keys.keys == sorted(self.model.access_keys.values(), key=lambda key: key.id)
         for name in NAMES:
             self.compare_queue(self.stores[0], name)
+        self.compare_schedules(self.stores[0])
         self.compare_queue(self.stores[1], "a")  # for its bodies: the records are the same
 
     def compare_queue(self, store: Store, name: str) -> None:
@@ -232,6 +235,20 @@ class Life(RuleBasedStateMachine):
         assert isinstance(tasks, RedriveTasks)
         told = [(number, *task.told()) for number, task in self.model.redrives.of(queue).items()]
         assert [(each.redrive.task, *as_told(each.redrive)) for each in tasks.tasks] == told[::-1]
+
+    def compare_schedules(self, store: Store) -> None:
+        found: list[records.Schedule] = []
+        for _ in range(len(self.model.schedules.known) + 1):
+            told, _ = queries.answer(store, ListSchedules(found[-1].name if found else ""))
+            assert isinstance(told, ScheduleList)
+            found += told.schedules
+        assert [schedule.name for schedule in found] == sorted(self.model.schedules.known)
+        for schedule in found:
+            expected = self.model.schedules.known[schedule.name]
+            for field in expected.__dict__:
+                if field != "last":
+                    assert getattr(schedule, field) == getattr(expected, field), field
+            assert schedule.last_id == (expected.last[1] if expected.last else 0)
 
     def compare_bodies(self, name: str, outcome: Received) -> None:
         """However late a receive is answered, it brings the bodies of what is still held under its token."""
@@ -322,6 +339,8 @@ def listed_as(message: Message) -> Listed:
         message.expires_ms,
         message.first_ms,
         None if message.redriven else message.dead,
+        schedule=options.schedule,
+        occurrence_ms=options.occurrence_ms,
     )
     return Listed(
         message.message_id,
@@ -363,6 +382,10 @@ def check_records(store: Store) -> None:
     queues = {queue.number: queue for queue in map(records.decode_queue, (value for _, value in store.scan(b"n")))}
     assert shard.queues == len(queues) == sum(1 for _ in store.scan(records.QUEUE_NAMES))
     assert shard.keys == sum(1 for _ in store.scan(b"k"))
+    schedules = [records.decode_schedule(value) for _, value in store.scan(records.SCHEDULES)]
+    assert shard.schedules == len(schedules)
+    alarms = {records.alarm_key(each.next_ms, each.name) for each in schedules if has_alarm(each)}
+    assert alarms == {key for key, _ in store.scan(records.ALARMS)}
     ready, timers, living = set(), set(), Counter[int]()
     in_groups, in_flight, by_key, expiries = set(), Counter[bytes](), set(), set()
     totals = {number: Counter[str]() for number in queues}

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 
+import msgspec
+
 from storage import codes, limits
 from storage.dead_letters import EXPIRED, LEASE_ENDED, OVERFLOW, backoff_ms
 from storage.groups import FAIR_QUANTUM
@@ -49,9 +51,11 @@ from storage.operations import (
 )
 from storage.records import DEAD, AccessKey, Dead
 from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
+from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
 from storage.settings import QueueSettings, Rate
 from storage.settling import NACKED
 from tests.storage.naive_redrive import Redrives
+from tests.storage.naive_schedules import Schedules
 
 Body = tuple[bytes, bytes]
 PLAIN = Options()
@@ -208,6 +212,7 @@ class Naive:
         self.queues: dict[str, Queue] = {}
         self.sessions: dict[int, Session] = {}
         self.keys: dict[bytes, Memory] = {}
+        self.schedules = Schedules(self)
         self.redrives = Redrives(self)
         self.access_keys: dict[str, AccessKey] = {}
 
@@ -239,6 +244,8 @@ class Naive:
                 return self.put_queue(operation)
             case Transaction():
                 return self.transact(operation, bodies)
+            case PutSchedule() | DeleteSchedule() | Occur():
+                return self.schedules.do(operation, bodies)
             case StepRedrive():
                 return self.redrives.step(operation)
             case CreateAccessKey():
@@ -618,7 +625,14 @@ class Naive:
 
     def transfer(self, queue: Queue, message: Message, taker: Queue, dead: Dead | None, due_ms: int = 0) -> Message:
         old = message.options
-        kept = Options(0 if taker.settings.groups else old.priority, old.group, old.key, dedup_id=old.dedup_id)
+        kept = Options(
+            0 if taker.settings.groups else old.priority,
+            old.group,
+            old.key,
+            dedup_id=old.dedup_id,
+            schedule=old.schedule,
+            occurrence_ms=old.occurrence_ms,
+        )
         moved = Message(taker.next_id, message.content, self.now_ms, kept, due_ms=due_ms, dead=dead)
         moved.rank = rank(taker.settings, kept.priority, self.now_ms)
         self.arrive(taker, moved)
@@ -662,9 +676,7 @@ class Naive:
             message.expires_ms = start_ms + (operation.ttl_ms if operation.ttl_ms > 0 else queue.settings.retention_ms)
         if operation.priority >= 0:
             old = message.options
-            message.options = Options(
-                operation.priority, old.group, old.key, old.delay_ms, old.at_ms, old.ttl_ms, old.dedup_id
-            )
+            message.options = msgspec.structs.replace(old, priority=operation.priority)
             message.rank = rank(queue.settings, operation.priority, message.sent_ms)
         if operation.properties is not None:
             message.content = (message.content[0], operation.properties)

@@ -27,7 +27,9 @@ from storage.operations import (
     Send,
     Transaction,
 )
+from storage.options import Plan
 from storage.redrive_operations import CancelRedrive, StartRedrive
+from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
 from storage.settings import Backoff, QueueSettings, Rate, contradiction
 from tests.storage.life import Life
 from tests.storage.naive import Body
@@ -104,6 +106,16 @@ OPTIONS = st.builds(
     at_ms=st.sampled_from([0, 0, 0, 1_002_000, 1_100_000]),
     ttl_ms=st.sampled_from([0, 0, 0, 800, 2 * MINUTE_MS]),
     dedup_id=st.sampled_from(["", "", "1", "2", "3"]),
+)
+PLANS = st.builds(
+    Plan,
+    queue=st.sampled_from(["a", "a", "b", "dead", "none"]),
+    body=st.just(b"scheduled"),
+    options=OPTIONS.filter(lambda options: not options.at_ms),
+    every_ms=st.sampled_from([1000, 1000, 2000]),
+    overlap=st.sampled_from(["allow", "skip"]),
+    catch_up=st.sampled_from(["none", "one", "all"]),
+    paused=st.booleans(),
 )
 RUNS = st.lists(st.tuples(OPTIONS, st.lists(BODIES, min_size=1, max_size=3)), min_size=1, max_size=3)
 CONSUMERS = st.sampled_from(["", "x", "x", "y"])
@@ -243,6 +255,34 @@ class AllRules(Life):
         instead_of = data.draw(chosen if known is None else st.sampled_from([known.settings, known.settings]) | chosen)
         self.add(1, PutQueue(queue, data.draw(chosen), only_new, None if only_new else instead_of))
         self.pulses(0, 2)
+
+    @rule(name=st.sampled_from("xy"), plan=PLANS, delete=st.sampled_from([False] * 4 + [True]), more=MORE)
+    def schedule(self, name: str, plan: Plan, delete: bool, more: bool) -> None:
+        self.add(1, DeleteSchedule(name) if delete else PutSchedule(name, plan), more=more)
+
+    @rule(
+        name=st.sampled_from("xxy"),
+        steps_ms=st.lists(st.sampled_from([0, 500, 1000]), min_size=1, max_size=3),
+        sends=st.sampled_from(["", "due", "due", "due", "later"]),
+        missed=st.booleans(),
+        trouble=st.sampled_from([""] * 4 + ["store_full"]),
+        stale=st.sampled_from([0, 0, 0, 0, 1]),
+        more=MORE,
+    )
+    def occur(
+        self, name: str, steps_ms: list[int], sends: str, missed: bool, trouble: str, stale: int, more: bool
+    ) -> None:
+        """Times of a schedule come one after another; sometimes twice, or of a state that is no more."""
+        schedule = self.model.schedules.known.get(name)
+        version, due_ms = (1, 0) if schedule is None else (schedule.version, schedule.next_ms)
+        for step_ms in steps_ms:
+            next_ms = max(due_ms, self.now_ms) + step_ms
+            occurrence_ms = {"": 0, "due": max(due_ms, 0), "later": next_ms}[sends]
+            operation = Occur(name, version + stale, due_ms, next_ms, occurrence_ms, missed, trouble)
+            self.add(1, operation, [(b"scheduled", b"")], more=True)
+            due_ms = next_ms
+        if not more:
+            self.propose()
 
     @rule(queue=DEAD_LETTERS, to=st.sampled_from(["", "", "a", "b", "dead", "none"]), data=st.data(), more=MORE)
     def redrive(self, queue: str, to: str, data: st.DataObject, more: bool) -> None:

@@ -1,0 +1,152 @@
+"""Schedules: messages sent at times that the leader computes.
+
+Replicas need not agree on calendars and time zones. A schedule's record says when it is due next; the leader, when that
+time has come, proposes `Occur` with the time after it. Only if the record still is in the state that was meant, the
+message is sent and the next time noted, in the same entry. So each time is sent for once, whoever leads, and however
+often that is proposed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from storage import records
+from storage.addressing import find_message
+from storage.codes import SCHEDULE_LIMIT, SCHEDULE_NOT_FOUND
+from storage.limits import SCHEDULES_MAX
+from storage.operations import (
+    Done,
+    Outcome,
+    Refused,
+    Run,
+    Send,
+    Sent,
+)
+from storage.options import Options, Plan
+from storage.records import DEAD, NEVER, PRESENT, Schedule
+from storage.schedule_operations import Occur, Occurred, PutSchedule, SchedulePut
+from storage.sending import Bodies, send
+from storage.turn import Turn
+
+
+def put_schedule(turn: Turn, operation: PutSchedule) -> Outcome:
+    """Create a schedule, or replace its plan."""
+    name, plan = operation.schedule, operation.plan
+    schedule = _find(turn, name)
+    if schedule is None:
+        if turn.shard.schedules >= SCHEDULES_MAX:
+            return Refused(SCHEDULE_LIMIT, SCHEDULES_MAX)
+        turn.shard.schedules += 1
+        _file(turn, Schedule(name, plan, turn.now_ms, 0, after_ms=turn.now_ms))
+        return SchedulePut(True, True, turn.now_ms)
+    if schedule.plan == plan:
+        return SchedulePut(False, False, turn.now_ms)
+    _take_out(turn, schedule)
+    _replan(schedule, plan, turn.now_ms)
+    _file(turn, schedule)
+    return SchedulePut(False, True, turn.now_ms)
+
+
+def _replan(schedule: Schedule, plan: Plan, now_ms: int) -> None:
+    """Other times begin now. The same times go on, and what a pause has held up was missed."""
+    old, schedule.plan = schedule.plan, plan
+    schedule.version += 1
+    schedule.changed_ms = now_ms
+    is_resumed = old.paused and not plan.paused
+    if is_resumed:
+        schedule.resumed_ms = now_ms
+    if old.timing != plan.timing or (is_resumed and plan.catch_up == "none"):
+        schedule.next_ms, schedule.after_ms = 0, now_ms
+        schedule.caught_up = 0
+
+
+def delete_schedule(turn: Turn, name: str) -> Outcome:
+    """Forget a schedule."""
+    schedule = _find(turn, name)
+    if schedule is None:
+        return Refused(SCHEDULE_NOT_FOUND)
+    _take_out(turn, schedule)
+    turn.state.delete(records.schedule_key(name))
+    turn.shard.schedules -= 1
+    return Done()
+
+
+def occur(turn: Turn, operation: Occur, bodies: Bodies) -> Outcome:
+    """A schedule's time has come."""
+    schedule = _find(turn, operation.schedule)
+    if schedule is None or (schedule.version, schedule.next_ms) != (operation.version, operation.due_ms):
+        return Occurred("stale")
+    _take_out(turn, schedule)
+    schedule.next_ms = operation.next_ms
+    schedule.caught_up = schedule.caught_up + 1 if operation.missed else 0
+    if operation.due_ms and operation.occurrence_ms != operation.due_ms:
+        schedule.missed_ms = operation.due_ms
+    what = _send(turn, schedule, operation, bodies)
+    _file(turn, schedule)
+    return Occurred(what)
+
+
+def _send(turn: Turn, schedule: Schedule, operation: Occur, bodies: Bodies) -> str:
+    """Send for a time, if there is one. Returns what came of it."""
+    if operation.trouble:
+        schedule.trouble, schedule.trouble_ms = operation.trouble, turn.now_ms
+        return "refused"
+    if not operation.occurrence_ms:
+        return "passed"
+    if schedule.plan.overlap == "skip" and _is_still_there(turn, schedule):
+        schedule.skipped += 1
+        schedule.skipped_ms = operation.occurrence_ms
+        return "skipped"
+    outcome = send(turn, Send(schedule.plan.queue, 1, [Run(1, options_at(schedule, operation.occurrence_ms))]), bodies)
+    if isinstance(outcome, Refused):
+        schedule.trouble, schedule.trouble_ms = outcome.code, turn.now_ms
+        return "refused"
+    assert isinstance(outcome, Sent)
+    queue = turn.queue(schedule.plan.queue)
+    assert queue is not None, "a message was sent to it"
+    schedule.trouble, schedule.trouble_ms = "", 0
+    schedule.sent += 1
+    schedule.last_ms, schedule.last_sent_ms = operation.occurrence_ms, turn.now_ms
+    schedule.last_id = outcome.runs[0].message_id if outcome.runs else outcome.message_id
+    schedule.last_number = queue.number
+    return "sent"
+
+
+def options_at(schedule: Schedule, occurrence_ms: int) -> Options:
+    """The options of the message that is sent for one of the schedule's times."""
+    return msgspec.structs.replace(schedule.plan.options, schedule=schedule.name, occurrence_ms=occurrence_ms)
+
+
+def _is_still_there(turn: Turn, schedule: Schedule) -> bool:
+    """Whether somebody still is to handle the message sent last, or handles it."""
+    queue = turn.queue(schedule.plan.queue)
+    if queue is None or queue.number != schedule.last_number:
+        return False
+    found = find_message(turn, queue, schedule.last_id)
+    return found is not None and found[2].due_ms != DEAD
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def _find(turn: Turn, name: str) -> Schedule | None:
+    found = turn.state.get(records.schedule_key(name))
+    return None if found is None else records.decode_schedule(found)
+
+
+def _file(turn: Turn, schedule: Schedule) -> None:
+    """Write a schedule, with the alarm that belongs to it."""
+    turn.state.put(records.schedule_key(schedule.name), records.encode(schedule))
+    if has_alarm(schedule):
+        turn.state.put(records.alarm_key(schedule.next_ms, schedule.name), PRESENT)
+
+
+def _take_out(turn: Turn, schedule: Schedule) -> None:
+    """Take back the alarm of a schedule that is filed otherwise next."""
+    if has_alarm(schedule):
+        turn.state.delete(records.alarm_key(schedule.next_ms, schedule.name))
+
+
+def has_alarm(schedule: Schedule) -> bool:
+    """Whether the leader is to have the schedule's time come."""
+    return not schedule.plan.paused and schedule.next_ms != NEVER
