@@ -316,6 +316,10 @@ SCHEMAS: dict[str, Any] = {
     "Keys": _object(["keys"], keys=_list(_ref("Key"))),
     "MemberIn": _closed(["address"], address={**_TEXT, "description": "HOST:PORT of its raft port"}),
     "Member": _object(["name"], name=_TEXT, address=_TEXT),
+    "ScrubAsked": _object(
+        ["asked_ms"],
+        asked_ms={**_COUNT, "description": "A node is through when its scrub.began_ms in /v1/cluster is not earlier."},
+    ),
     "Digest": _object(
         ["node", "shards"],
         node=_TEXT,
@@ -534,7 +538,7 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("put", "/v1/cluster/members/{member}", "Add a member: a learner first", "MemberIn", {200: "Member"}, [_MEMBER]),
     ("patch", "/v1/cluster/members/{member}", "A member has moved", "MemberIn", {200: "Member"}, [_MEMBER]),
     ("delete", "/v1/cluster/members/{member}", "Remove a member for good", None, {200: "Member"}, [_MEMBER]),
-    ("post", "/v1/cluster/scrub", "Read everything stored again and compare the nodes", None, {202: "Cluster"}, []),
+    ("post", "/v1/cluster/scrub", "Read everything stored again and compare the nodes", None, {202: "ScrubAsked"}, []),
     ("get", "/v1/cluster/digest", "The digest of this node's own replica", None, {200: "Digest"}, []),
     ("get", "/v1/keys", "List access keys, without secrets", None, {200: "Keys"}, []),
     ("post", "/v1/keys", "Make an access key: the one time that its secret is told", "KeyIn", {201: "KeyMade"}, [_KEY]),

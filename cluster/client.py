@@ -538,14 +538,15 @@ class Client:
             raise ClusterTrouble("not_done", told.trouble)
         return ShardDigest(0, told.applied_index, told.digest.hex(), told.records)
 
-    async def scrub(self, *, timeout_ms: int) -> None:
-        """Have the leader begin a pass of the scrub. Raises `ClusterTrouble`."""
+    async def scrub(self, *, timeout_ms: int) -> int:
+        """Have the leader begin a pass of the scrub, after this cluster time. Raises `ClusterTrouble`."""
         if self._leader is None:
             raise ClusterTrouble("not_done", "no leader is known")
         told = await self._ask(AskScrub, timeout_ms, self._leader.connection)
         assert isinstance(told, ToldScrub)
         if told.trouble is not None:
             raise ClusterTrouble("not_done", told.trouble)
+        return told.asked_ms
 
     async def look(self, query: Query, *, timeout_ms: int) -> ToldLook:
         """What this node's own replica has applied says to `query`, however stale it is. Raises `ClusterTrouble`."""

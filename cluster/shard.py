@@ -463,16 +463,16 @@ class Shard:
                 if not self._replica.change(connection, question):
                     connection.send(REPORT, msgspec.msgpack.encode(self._whole(self._report())))
             case AskScrub():
-                connection.send(TOLD, msgspec.msgpack.encode(ToldScrub(question.number, self._ask_for_scrub())))
+                connection.send(TOLD, msgspec.msgpack.encode(self._ask_for_scrub(question.number)))
         self._poke()
 
-    def _ask_for_scrub(self) -> str | None:
-        """Have a pass of the scrub begin. Returns why it does not, or None."""
+    def _ask_for_scrub(self, number: int) -> ToldScrub:
+        """Have a pass of the scrub begin."""
         replica = self._replica
-        if isinstance(replica, Patient) or not replica.engine.is_leader:
-            return "this replica does not lead"
+        if isinstance(replica, Patient) or not replica.report().serving:
+            return ToldScrub(number, "this replica does not lead")
         replica.scrub.ask()
-        return None
+        return ToldScrub(number, None, replica.clock.now_ms())
 
     def _here(self) -> Here:
         """What this replica knows when somebody says hello."""

@@ -168,10 +168,11 @@ class AskScrub(msgspec.Struct, array_like=True, frozen=True, tag=4):
 
 
 class ToldScrub(msgspec.Struct, array_like=True, frozen=True, tag=4):
-    """The answer to the question of this `number`: a pass begins, unless there is `trouble`."""
+    """The answer to the question of this `number`: a pass begins after `asked_ms`, unless there is `trouble`."""
 
     number: int
     trouble: str | None
+    asked_ms: int = 0
 
 
 Ask = AskDigest | AskLook | AskChange | AskScrub

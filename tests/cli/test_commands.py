@@ -77,6 +77,17 @@ def test_a_message_is_sent_received_and_acked(trimaran: Trimaran, queue: str) ->
     assert "invalid" in said
 
 
+def test_everything_is_read_again_when_asked(trimaran: Trimaran, queue: str) -> None:
+    code, said, errors = trimaran("scrub")
+    assert (code, errors) == (0, "")
+    assert said.split()[:5] == ["node", "passes", "bytes", "damages", "repairs"]
+    code, said, _ = trimaran("scrub", "--json")
+    (node,) = json.loads(said)["nodes"]
+    assert code == 0
+    assert node["scrub"]["passes"] >= 2
+    assert node["scrub"]["bytes"] > 0
+
+
 def test_nothing_to_receive_has_an_exit_code_of_its_own(trimaran: Trimaran, queue: str) -> None:
     assert trimaran("receive", queue) == (3, "", "")
 
