@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: run test bench simulate chaos clean
+.PHONY: run test bench simulate chaos soak clean
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@echo "==> making $(VENV)"
@@ -32,6 +32,10 @@ CHAOS ?= --runs 14 --seconds 180
 chaos: $(VENV)/ready
 	$(BIN)/python -m tests.chaos --install
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+MINUTES ?= 10
+soak: $(VENV)/ready
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis trimaran-data
