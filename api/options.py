@@ -14,7 +14,13 @@ from api.problem import invalid
 from api.request import Wish
 from api.times import read_time, timestamp
 from storage.limits import DEDUP_BYTES_MAX, GROUP_BYTES_MAX, HOLD_MS_MAX, KEY_BYTES_MAX, PRIORITY_MAX
-from storage.operations import About, Options, Run
+from storage.operations import (
+    About,
+)
+from storage.options import (
+    Options,
+    Run,
+)
 
 Hold = Annotated[int, msgspec.Meta(ge=0, le=HOLD_MS_MAX)]
 Kept = Annotated[int, msgspec.Meta(ge=1, le=HOLD_MS_MAX)]

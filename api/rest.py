@@ -66,11 +66,13 @@ from storage.operations import (
     Receive,
     Received,
     Refused,
-    Run,
     Send,
     Sent,
     SentRun,
     Settled,
+)
+from storage.options import (
+    Run,
 )
 from storage.settings import LIMITS, QueueSettings, contradiction, out_of_range
 

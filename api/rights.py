@@ -51,6 +51,18 @@ from storage.redrive_operations import (
     StepRedrive,
 )
 from storage.schedule_operations import DeleteSchedule, GetSchedule, ListSchedules, Occur, PutSchedule
+from storage.topic_operations import (
+    DeleteSubscription,
+    DeleteTopic,
+    GetRoutes,
+    GetTopic,
+    ListSubscriptions,
+    ListTopics,
+    Publish,
+    PutSubscription,
+    PutTopic,
+    Rehearse,
+)
 
 
 class Right(Enum):
@@ -176,7 +188,16 @@ def needs(operation: Operation) -> Iterator[Need]:
             yield Need(Right.MANAGE, operation.schedule)
         case ListSchedules():  # as of queues
             yield Need(Right.MANAGE)
-        case ListQueues():  # `Grant.bound` sees to it that only those are told that may be seen
+        case Publish():
+            yield Need(Right.SEND, operation.topic)
+        case PutTopic() | DeleteTopic() | DeleteSubscription():
+            yield Need(Right.MANAGE, operation.topic)
+        case PutSubscription():
+            yield Need(Right.MANAGE, operation.topic)
+            yield Need(Right.SEND, operation.queue)  # where it would have the cluster send
+        case GetTopic() | ListSubscriptions() | Rehearse() | GetRoutes():
+            yield Need(Right.LOOK, operation.topic)
+        case ListQueues() | ListTopics():  # `Grant.bound` sees to it that only those are told that may be seen
             yield Need(Right.LOOK)
         case CreateAccessKey() | RevokeAccessKey() | ListAccessKeys():
             yield Need(Right.ADMINISTER)
@@ -217,7 +238,7 @@ class Grant(NamedTuple):
 
     def bound(self, operation: _O) -> _O:
         """The operation as far as it may be seen: of a list, what the patterns are for."""
-        if self.key is not None and isinstance(operation, ListQueues | ListSchedules):
+        if self.key is not None and isinstance(operation, ListQueues | ListSchedules | ListTopics):
             return msgspec.structs.replace(operation, patterns=list(self.key.queues))
         return operation
 

@@ -26,6 +26,7 @@ from cluster.freshness import Freshness
 from cluster.messages import Ailing, Append, Digest, Message, Spared
 from cluster.occurrences import Occurrences
 from cluster.repair import RELUCTANCE_S, REPLICA_DAMAGED, Repair
+from cluster.router import Router
 from cluster.scrub import Scrub, ScrubSettings, Tally
 from cluster.tuning import Tuning
 from cluster.wire import FRAME_BYTES_MAX, AskChange, AskLook, MemberReport, Report, ToldChange, ToldLook
@@ -55,9 +56,17 @@ from storage.reading import find_queue
 from storage.redrive_operations import StartRedrive, StepRedrive
 from storage.schedule_operations import Occur, PutSchedule
 from storage.state import Store
+from storage.topic_operations import (
+    Publish,
+    PutSubscription,
+    PutTopic,
+)
 
 STORE_FULL = "store_full"
 """Refusal by the leader: publishing would not leave enough room on enough replicas."""
+
+_ADDING = (Send, Publish, PutQueue, PutTopic, PutSubscription, PutSchedule, StartRedrive)
+"""Operations that are refused while there is little room."""
 
 NO_SCRUB = ScrubSettings(interval_ms=0)
 
@@ -114,6 +123,7 @@ class Replica:
         """Whether reads wait only because this tick has answered enough."""
         self._confirm_asked_s = -inf
         self._dispatcher = Dispatcher()
+        self._router = Router(store, monotonic)
         self._readier: set[str] = set()
         self._revisits: dict[str, int] = {}
         """Queues that may be able to deliver more at a time (cluster milliseconds), without anything being done."""
@@ -315,7 +325,7 @@ class Replica:
         self._readier.clear()
         while self._pending and (bytes_left >= len(self._pending[0].raw) or not chosen):
             request = self._pending.popleft()
-            if self._is_refused(request) or self._is_parked(request, now_s):
+            if self._is_refused(request) or self._is_parked(request, now_s) or not self._is_routed(request):
                 continue
             chosen.append(request)
             bytes_left -= len(request.raw)
@@ -325,13 +335,20 @@ class Replica:
     def _is_refused(self, request: Request) -> bool:
         """Full is refused early: publishing stops while receives, acks and deletes go on."""
         operation = request.operation.operation if type(request.operation) is Keyed else request.operation
-        adds = type(operation) in (Send, PutQueue, PutSchedule, StartRedrive) or (
+        adds = type(operation) in _ADDING or (
             type(operation) is Transaction and any(type(step) is Send for step in operation.steps)
         )
         if not adds or self._has_room():
             return False
         self._reply(request, Refused(STORE_FULL, self._reserve_bytes))
         return True
+
+    def _is_routed(self, request: Request) -> bool:
+        """A publish is told where it goes."""
+        refused = self._router.route(request)
+        if refused is not None:
+            self._reply(request, refused)
+        return refused is None
 
     def _is_parked(self, request: Request, now_s: float) -> bool:
         receive = request.receive

@@ -81,7 +81,10 @@ def _cut(chunk: Chunk, position: int) -> list[tuple[int, Chunk]]:
             if segment.dead is not None:
                 segment.dead = segment.dead.behind(first)
         blocks, sizes = slice_blocks(chunk.blocks, first, end - first), chunk.sizes[4 * first : 4 * end]
-        pieces.append((first, Chunk(chunk.index, chunk.sent_ms, blocks, sizes, inside, chunk.rank, chunk.extras)))
+        extras = chunk.extras
+        if extras is not None and extras.topic and first:
+            extras = msgspec.structs.replace(extras, publish_id=extras.publish_id + first)
+        pieces.append((first, Chunk(chunk.index, chunk.sent_ms, blocks, sizes, inside, chunk.rank, extras)))
     return pieces
 
 

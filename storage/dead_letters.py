@@ -138,7 +138,7 @@ def move(
         dedup_id=old.dedup_id,
         properties=old.properties,
         topic=old.topic,
-        publish_id=old.publish_id,
+        publish_id=old.publish_id + first if old.topic else 0,
         schedule=old.schedule,
         occurrence_ms=old.occurrence_ms,
     )

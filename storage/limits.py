@@ -81,6 +81,21 @@ ROUTING_CHARACTERS_MAX = 255
 ROUTING_WORDS_MAX = 32
 """Words of a routing key and of a pattern for it: each word of a key may meet each of a pattern."""
 
+TOPICS_MAX = 10_000
+"""Topics of one shard."""
+
+SUBSCRIPTIONS_MAX = 1000
+"""Subscriptions of one topic: each may be asked about each of its messages."""
+
+PUBLISH_COPIES_MAX = 10_000
+"""Messages of one publish, once for each queue they go to: bounds the work of one operation."""
+
+ROUTES_MS = 24 * 60 * 60 * 1000
+"""How long it is remembered where a message of a topic was routed to."""
+
+ROUTES_MAX = 100_000
+"""Publishes remembered of one topic; beyond it the oldest are forgotten sooner."""
+
 PRIORITY_MAX = 9
 """The highest priority; as many levels as people can tell apart."""
 

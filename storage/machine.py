@@ -20,7 +20,7 @@ The life of a message:
 
 A rule that says no returns `Refused` and nothing has changed. `storage.records` is the map of what is kept;
 `storage.queries` reads it. The rules themselves: `queue_rules`, `sending`, `receiving`, `groups`, `flow`, `settling`,
-`dead_letters`, `redrive`, `addressing`, `transactions`, `history`, `schedules`, `pulse`, `access`.
+`dead_letters`, `redrive`, `addressing`, `transactions`, `publishing`, `schedules`, `history`, `pulse`, `access`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from storage.limits import (
     PRIORITY_MAX,
     PROPERTIES_BYTES_MAX,
     REASON_BYTES_MAX,
+    ROUTING_CHARACTERS_MAX,
     SCHEDULE_EVERY_MS_MAX,
     SCHEDULE_EVERY_MS_MIN,
     SCHEDULE_MESSAGE_BYTES_MAX,
@@ -72,7 +73,6 @@ from storage.operations import (
     Keyed,
     Nack,
     Operation,
-    Options,
     Outcome,
     Pulse,
     PurgeQueue,
@@ -88,7 +88,8 @@ from storage.operations import (
     encode_outcome,
     messages_of,
 )
-from storage.options import SCHEDULE_NAME, Plan
+from storage.options import SCHEDULE_NAME, Options, Plan
+from storage.publishing import delete_subscription, delete_topic, publish, put_subscription, put_topic
 from storage.pulse import pulse
 from storage.queue_rules import delete_queue, purge_queue, put_queue
 from storage.receiving import receive
@@ -101,6 +102,13 @@ from storage.sending import Bodies, send
 from storage.settings import QUEUE_NAME, contradiction, out_of_range, rate_out_of_range
 from storage.settling import settle
 from storage.state import State
+from storage.topic_operations import (
+    DeleteSubscription,
+    DeleteTopic,
+    Publish,
+    PutSubscription,
+    PutTopic,
+)
 from storage.transactions import transact
 from storage.turn import Turn
 
@@ -179,7 +187,7 @@ def _is_sound(operation: Operation) -> bool:
                 and out_of_range(settings) is None
                 and contradiction(name, settings) is None
             )
-        case Send():
+        case Send() | Publish():
             return _is_text(operation.producer, CONSUMER_BYTES_MAX) and (
                 not operation.runs or all(run.count > 0 and _are_sound(run.options) for run in operation.runs)
             )
@@ -233,6 +241,14 @@ def _is_sound(operation: Operation) -> bool:
             return 0 <= operation.task < ID_END
         case CreateAccessKey():
             return access.is_sound(operation)
+        case PutTopic():
+            return QUEUE_NAME.fullmatch(operation.topic) is not None
+        case PutSubscription():
+            return (
+                QUEUE_NAME.fullmatch(operation.name) is not None
+                and len(operation.pattern) <= ROUTING_CHARACTERS_MAX
+                and _is_text(operation.filter, FILTER_BYTES_MAX)
+            )
         case Keyed():
             return len(operation.key) == 16
         case _:
@@ -301,6 +317,16 @@ def _do(turn: Turn, operation: Operation, bodies: Bodies) -> Outcome:
             return put_schedule(turn, operation)
         case DeleteSchedule():
             return delete_schedule(turn, operation.schedule)
+        case Publish():
+            return publish(turn, operation, bodies)
+        case PutTopic():
+            return put_topic(turn, operation)
+        case DeleteTopic():
+            return delete_topic(turn, operation.topic)
+        case PutSubscription():
+            return put_subscription(turn, operation)
+        case DeleteSubscription():
+            return delete_subscription(turn, operation)
         case PutQueue():
             return put_queue(turn, operation)
         case DeleteQueue():

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage.options import Options as Options
+from storage.options import Run
 from storage.records import AccessKey, Dead, Event
 from storage.redrive_operations import (
     CancelRedrive,
@@ -51,6 +51,25 @@ from storage.schedule_operations import (
     SchedulePut,
 )
 from storage.settings import QueueSettings
+from storage.topic_operations import (
+    DeleteSubscription,
+    DeleteTopic,
+    GetRoutes,
+    GetTopic,
+    ListSubscriptions,
+    ListTopics,
+    Publish,
+    Published,
+    PutSubscription,
+    PutTopic,
+    Rehearse,
+    RoutesTold,
+    SubscriptionList,
+    TopicInfo,
+    TopicList,
+    TopicPut,
+    Verdicts,
+)
 
 ITEM_HEADER = struct.Struct("<QQII")
 ENTRY_HEADER = struct.Struct("<BQ")
@@ -90,13 +109,6 @@ class PurgeQueue(msgspec.Struct, array_like=True, frozen=True, tag=3):
     """Forget every message in a queue, leased ones too. → `Purged`."""
 
     queue: str
-
-
-class Run(msgspec.Struct, array_like=True, frozen=True):
-    """So many messages of a send, one after another, have the same options."""
-
-    count: int
-    options: Options
 
 
 class Send(msgspec.Struct, array_like=True, frozen=True, tag=4):
@@ -232,6 +244,11 @@ Plain = (
     | ChangeMessage
     | CancelMessage
     | Transaction
+    | PutTopic
+    | DeleteTopic
+    | PutSubscription
+    | DeleteSubscription
+    | Publish
     | PutSchedule
     | DeleteSchedule
     | StartRedrive
@@ -326,6 +343,11 @@ Query = (
     | FindMessages
     | GetHistory
     | AskWhy
+    | GetTopic
+    | ListTopics
+    | ListSubscriptions
+    | Rehearse
+    | GetRoutes
     | GetSchedule
     | ListSchedules
     | GetRedrive
@@ -343,10 +365,10 @@ Operation = Change | Query
 class Refused(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """A rule said no and nothing changed.
 
-    `code` is one of the constants in `storage.machine` (`queue_not_found`, `body_too_large`, …); `limit` is the limit
+    `code` is one of the constants in `storage.codes` (`queue_not_found`, `body_too_large`, …); `limit` is the limit
     that was crossed, 0 where there is none; `position` names the offending message of a batch, `step` that of a
-    transaction; `detail` says what a code alone cannot; `stale` has the ids of messages that were not held under their
-    claim's token any more.
+    transaction, `queue` that of several; `detail` says what a code alone cannot; `stale` has the ids of messages that
+    were not held under their claim's token any more.
     """
 
     code: str
@@ -355,6 +377,7 @@ class Refused(msgspec.Struct, array_like=True, frozen=True, tag=1):
     step: int = 0
     detail: str = ""
     stale: list[int] = []
+    queue: str = ""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=2):
@@ -564,6 +587,13 @@ Outcome = (
     | RedriveTasks
     | Previewed
     | DeadGroups
+    | TopicPut
+    | Published
+    | TopicInfo
+    | TopicList
+    | SubscriptionList
+    | Verdicts
+    | RoutesTold
     | AccessKeyMade
     | AccessKeyList
 )

@@ -54,3 +54,10 @@ class Plan(msgspec.Struct, array_like=True, frozen=True):
     def timing(self) -> tuple[str, int, str]:
         """What its times follow from."""
         return self.cron, self.every_ms, self.time_zone
+
+
+class Run(msgspec.Struct, array_like=True, frozen=True):
+    """So many messages of a send, one after another, have the same options."""
+
+    count: int
+    options: Options

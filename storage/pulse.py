@@ -5,6 +5,7 @@ from __future__ import annotations
 from storage import groups, history, records
 from storage.dead_letters import LEASE_ENDED, expire, give_back, is_over
 from storage.operations import Outcome, Pulsed
+from storage.publishing import routes_due
 from storage.sending import dedups_due
 from storage.turn import Turn
 
@@ -42,6 +43,8 @@ def _step(turn: Turn, timer: bytes, due_ms: int, kind: bytes, subject: bytes, st
             turn.shard.keys -= 1
         case records.TIMER_DEDUP:
             return dedups_due(turn, records.read_u32(subject), steps_max)
+        case records.TIMER_ROUTES:
+            return routes_due(turn, subject.decode(), steps_max)
         case records.TIMER_FLOW:
             groups.flow_due(turn, *records.read_group_subject(subject))
         case records.TIMER_REMARK:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from storage import flow, records, redrive_look, schedule_look
+from storage import flow, records, redrive_look, schedule_look, topic_queries
 from storage.access import matches
 from storage.block import Part, join
 from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
@@ -40,6 +40,13 @@ from storage.records import DEAD, Chunk, Queue, Segment
 from storage.redrive_operations import GetRedrive, GroupDead, ListRedrives, PreviewRedrive
 from storage.schedule_operations import GetSchedule, ListSchedules
 from storage.state import State
+from storage.topic_operations import (
+    GetRoutes,
+    GetTopic,
+    ListSubscriptions,
+    ListTopics,
+    Rehearse,
+)
 from storage.turn import message_sizes
 
 
@@ -65,6 +72,8 @@ def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
             return schedule_look.answer(state, query, clock_ms(state)), b""
         case ListAccessKeys():
             return _list_access_keys(state), b""
+        case GetTopic() | ListTopics() | ListSubscriptions() | Rehearse() | GetRoutes():
+            return topic_queries.answer(state, query), b""
 
 
 class Takeable(NamedTuple):

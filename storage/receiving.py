@@ -166,7 +166,7 @@ def about_messages(chunk: Chunk, segment: Segment, first: int) -> About | None:
         segment.first_ms,
         dead,
         extras.topic,
-        extras.publish_id,
+        extras.publish_id + first if extras.topic else 0,
         extras.schedule,
         extras.occurrence_ms,
     )

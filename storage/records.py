@@ -15,6 +15,9 @@
     a DUE NAME           -          an alarm: at DUE (cluster milliseconds) the leader has a schedule's time come
     z NUMBER TASK        Redrive    a task that moves dead letters of a queue
     Z DUE NUMBER TASK    -          such a task may take its next step at DUE: the leader proposes it, no pulse
+    t NAME               Topic      a topic: its number, counts, the next id of a message published to it
+    b NUMBER NAME        Subscription   which of a topic's messages go to which queue
+    l NUMBER ID          Routes     where the messages of one publish, from ID on, were routed to
     d DUE KIND SUBJECT   -          a timer: at DUE (cluster milliseconds) the pulse does something (below)
     e INDEX              u32        how many chunks have their bodies in the log entry INDEX
     s SESSION            Session    a gateway's run: up to where it has its answers, when it was last heard
@@ -33,7 +36,8 @@ RANK is what comes first: 9 - priority, or a time if priorities age, or the turn
 a mark of its own while it has ready messages. Of a group at most one chunk is marked: its first, while the group may be
 served. In a fifo queue `g` has every chunk with messages that are not dead, else those with ready ones.
 
-A queue's number changes when it is purged, so that purging is instant; what the old number held is cleaned by pulses.
+Topics are numbered with the queues. A queue's number changes when it is purged, so that purging is instant; what the
+old number held is cleaned by pulses.
 
 Timers by kind:
     C NUMBER CHUNK   leases or delays end in this chunk
@@ -45,6 +49,7 @@ Timers by kind:
     M NUMBER GROUP   look at every group from GROUP on: the queue's settings have changed
     R NAME           drop what was kept longer than the queue's retention
     S SESSION        forget a gateway that has been silent
+    T NAME           forget where a topic's messages were routed to long ago
     X NUMBER CHUNK   the chunk's messages expire
 
 Invariants, checked by the model test after every step:
@@ -62,6 +67,7 @@ Invariants, checked by the model test after every step:
 from __future__ import annotations
 
 import struct
+from typing import Literal
 
 import msgspec
 
@@ -82,6 +88,7 @@ SCHEDULES = b"j"
 ALARMS = b"a"
 ENTRIES = b"e"
 ACCESS = b"A"
+TOPICS = b"t"
 SESSIONS = b"s"
 REDRIVES_DUE = b"Z"
 
@@ -94,10 +101,11 @@ TIMER_KEY = b"K"
 TIMER_REMARK = b"M"
 TIMER_RETENTION = b"R"
 TIMER_SESSION = b"S"
+TIMER_ROUTES = b"T"
 TIMER_EXPIRY = b"X"
 
-GRAVE_PREFIXES = b"rghiuvy"
-"""What a queue's number names beside its chunks."""
+GRAVE_PREFIXES = b"rghiuvybl"
+"""What the number of a queue or topic names beside chunks."""
 
 RANK_DEFAULT = 9
 """The rank of priority 0."""
@@ -118,6 +126,7 @@ class Shard(msgspec.Struct, array_like=True):
     keys: int = 0
     schedules: int = 0
     redrives: int = 0
+    topics: int = 0
 
 
 class Queue(msgspec.Struct, array_like=True):
@@ -208,7 +217,8 @@ class Extras(msgspec.Struct, array_like=True, frozen=True):
 
     `grouped`: their group decides when they are delivered (set when they come; settings may change later).
     `expires_ms`: 0 for none of their own. `properties` take the place of those in the log, for a single message.
-    `topic` and `publish_id`, `schedule` and `occurrence_ms` say by what they came.
+    `topic` says by what they came, where the message at position `p` of the chunk has the id `publish_id + p`; or
+    `schedule` and `occurrence_ms` do.
     """
 
     group: str = ""
@@ -380,6 +390,71 @@ class Redrive(msgspec.Struct, array_like=True):
     served_us: int = 0
 
 
+class Topic(msgspec.Struct, array_like=True):
+    """A topic.
+
+    `fifo`: its queues are, too. `next_id` is the id of the next message published to it. `version` counts the changes
+    of its subscriptions, of which there are `subscriptions`. `routes` publishes are remembered, the oldest until
+    `routes_due_ms`, for which a timer is set.
+    """
+
+    name: str
+    number: int
+    fifo: bool
+    created_ms: int
+    next_id: int = 1
+    version: int = 0
+    subscriptions: int = 0
+    routes: int = 0
+    routes_due_ms: int = 0
+
+
+class Subscription(msgspec.Struct, array_like=True, frozen=True):
+    """Messages of `topic` whose routing key fits `pattern`, and which `filter` (JSON; empty: all) wants, go to `queue`.
+
+    `version` is the topic's when this was put: it names this state of the subscription. `enveloped`: its messages come
+    in their second form, see `storage.operations.Publish`.
+    """
+
+    topic: str
+    name: str
+    queue: str
+    pattern: str
+    filter: str
+    filter_on: Literal["attributes", "body"]
+    enveloped: bool
+    created_ms: int
+    version: int
+
+
+class Placed(msgspec.Struct, array_like=True, frozen=True):
+    """Messages `first` … `first + count - 1` of a publish have ids from `message_id` on in a queue.
+
+    duplicate: they were sent there before, and these are the originals' ids.
+    """
+
+    first: int
+    count: int
+    message_id: int
+    duplicate: bool = False
+
+
+class Routed(msgspec.Struct, array_like=True, frozen=True):
+    """What a subscription took into its queue of one publish."""
+
+    subscription: str
+    queue: str
+    placed: list[Placed]
+
+
+class Routes(msgspec.Struct, array_like=True, frozen=True):
+    """Where `count` messages published together were routed to, at `at_ms`."""
+
+    count: int
+    at_ms: int
+    routed: list[Routed]
+
+
 class Session(msgspec.Struct, array_like=True):
     """A gateway's run.
 
@@ -427,6 +502,9 @@ decode_dedup = msgspec.msgpack.Decoder(Dedup).decode
 decode_history = msgspec.msgpack.Decoder(History).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_redrive = msgspec.msgpack.Decoder(Redrive).decode
+decode_topic = msgspec.msgpack.Decoder(Topic).decode
+decode_subscription = msgspec.msgpack.Decoder(Subscription).decode
+decode_routes = msgspec.msgpack.Decoder(Routes).decode
 decode_session = msgspec.msgpack.Decoder(Session).decode
 decode_key_memory = msgspec.msgpack.Decoder(KeyMemory).decode
 decode_access = msgspec.msgpack.Decoder(Access).decode
@@ -591,6 +669,31 @@ def read_redrive_due(key: bytes) -> tuple[int, int, int]:
     """When which queue's (by number) redrive task may take its next step."""
     number, task = _NUMBER_CHUNK.unpack_from(key, 9)
     return int(_U64.unpack_from(key, 1)[0]), number, task
+
+
+def topic_key(topic: str) -> bytes:
+    """Key of a topic."""
+    return TOPICS + topic.encode()
+
+
+def subscription_prefix(number: int) -> bytes:
+    """What the keys of a topic's subscriptions begin with."""
+    return b"b" + _U32.pack(number)
+
+
+def subscription_key(number: int, name: str) -> bytes:
+    """Key of a subscription."""
+    return b"b" + _U32.pack(number) + name.encode()
+
+
+def routes_prefix(number: int) -> bytes:
+    """What the keys of the publishes remembered of a topic begin with."""
+    return b"l" + _U32.pack(number)
+
+
+def routes_key(number: int, first_id: int) -> bytes:
+    """Key of where the messages of a publish, from `first_id` on, were routed to."""
+    return b"l" + _NUMBER_CHUNK.pack(number, first_id)
 
 
 def entry_key(index: int) -> bytes:

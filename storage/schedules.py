@@ -18,11 +18,14 @@ from storage.operations import (
     Done,
     Outcome,
     Refused,
-    Run,
     Send,
     Sent,
 )
-from storage.options import Options, Plan
+from storage.options import (
+    Options,
+    Plan,
+    Run,
+)
 from storage.records import DEAD, NEVER, PRESENT, Schedule
 from storage.schedule_operations import Occur, Occurred, PutSchedule, SchedulePut
 from storage.sending import Bodies, send

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import accumulate
 from typing import NamedTuple
 
 from storage import history, records
@@ -24,7 +25,17 @@ from storage.codes import (
 )
 from storage.dead_letters import NO_EXTRAS, OVERFLOW, has_room, move_to_dead_letters, rank_of, taker
 from storage.limits import GIVE_WAY_STEPS_MAX, MERGED_MESSAGES_MAX
-from storage.operations import Options, Outcome, Refused, Run, Send, Sent, SentRun
+from storage.operations import (
+    Outcome,
+    Refused,
+    Send,
+    Sent,
+    SentRun,
+)
+from storage.options import (
+    Options,
+    Run,
+)
 from storage.records import Blocks, Chunk, Dedup, Extras, Queue, Segment
 from storage.segments import isolate
 from storage.turn import Turn, message_sizes
@@ -37,6 +48,46 @@ class Bodies(NamedTuple):
 
     block: memoryview
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Messages of a block from position `first` on, and their options."""
+
+    first: int
+    count: int
+    options: Options
+
+
+class Source(NamedTuple):
+    """The topic that messages come by, and the id there of the first message of their block."""
+
+    topic: str
+    message_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRun:
+    """Messages of a block from position `first` on have ids from `message_id` on, or had them already (`duplicate`)
+    since `sent_ms`."""
+
+    first: int
+    count: int
+    message_id: int
+    duplicate: bool
+    sent_ms: int
+
+
+class Placing(NamedTuple):
+    """What became of messages put into a queue: new ones have ids from `message_id` on."""
+
+    message_id: int
+    runs: list[PlacedRun]
+
+    @property
+    def duplicates(self) -> bool:
+        """Whether some were sent before."""
+        return any(run.duplicate for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,66 +110,84 @@ def send(turn: Turn, operation: Send, bodies: Bodies) -> Outcome:
         return Refused(QUEUE_NOT_FOUND)
     if not is_whole(bodies.block, count) or sum(run.count for run in operation.runs) not in (0, count):
         return Refused(MALFORMED)
-    rows, limit = table(bodies.block, count), queue.settings.body_bytes_max
-    if max(rows[0::3]) > limit:
-        return Refused(BODY_TOO_LARGE, limit, next(p for p, size in enumerate(rows[0::3]) if size > limit))
-    if not operation.runs and queue.settings.takes_plain:
-        parts = [_Part(0, count, PLAIN)]
+    lots = lots_of(operation.runs) if operation.runs else [Lot(0, count, PLAIN)]
+    placed = place(turn, queue, lots, bodies, count)
+    if isinstance(placed, Refused):
+        return placed
+    runs = [SentRun(run.message_id, run.count, run.duplicate, run.sent_ms) for run in placed.runs if placed.duplicates]
+    return Sent(placed.message_id, queue.next_id - placed.message_id, turn.now_ms, runs)
+
+
+def lots_of(runs: list[Run]) -> list[Lot]:
+    """Where the messages of each run lie."""
+    ends = accumulate(run.count for run in runs)
+    return [Lot(end - run.count, run.count, run.options) for run, end in zip(runs, ends, strict=True)]
+
+
+def place(
+    turn: Turn, queue: Queue, lots: list[Lot], bodies: Bodies, total: int, source: Source | None = None
+) -> Placing | Refused:
+    """Put lots of a block of `total` messages into a queue: all of them, or none."""
+    rows, settings = table(bodies.block, total), queue.settings
+    if max(rows[0::3]) > settings.body_bytes_max:
+        for lot in lots:
+            for position in range(lot.first, lot.first + lot.count):
+                if rows[3 * position] > settings.body_bytes_max:
+                    return Refused(BODY_TOO_LARGE, settings.body_bytes_max, position)
+    if settings.takes_plain and len(lots) == 1 and lots[0].options is PLAIN:
+        parts = [_Part(lots[0].first, lots[0].count, PLAIN)]
     else:
-        runs = operation.runs or [Run(count, PLAIN)]
-        refused = _refusal(queue, runs)
+        refused = _refusal(queue, lots)
         if refused is not None:
             return refused
-        parts = list(_known(turn, queue, runs, bodies, count))
+        parts = list(_known(turn, queue, lots, bodies, total))
     sizes = [body + properties for body, properties in zip(rows[0::3], rows[1::3], strict=True)]
     refused = _make_room(turn, queue, parts, sizes)
     if refused is not None:
         return refused
-    return _add(turn, queue, parts, sizes, bodies, count)
+    return _add(turn, queue, parts, sizes, bodies, total, source)
 
 
-def _refusal(queue: Queue, runs: list[Run]) -> Refused | None:
-    position, settings = 0, queue.settings
-    for run in runs:
-        if settings.fifo and not run.options.group:
-            return Refused(GROUP_REQUIRED, 0, position)
-        if settings.dedup_by == "required_id" and not run.options.dedup_id:
-            return Refused(DEDUP_ID_REQUIRED, 0, position)
-        if run.options.priority and settings.groups:
-            return Refused(PRIORITY_NOT_ALLOWED, 0, position)
-        position += run.count
+def _refusal(queue: Queue, lots: list[Lot]) -> Refused | None:
+    settings = queue.settings
+    for lot in lots:
+        if settings.fifo and not lot.options.group:
+            return Refused(GROUP_REQUIRED, 0, lot.first)
+        if settings.dedup_by == "required_id" and not lot.options.dedup_id:
+            return Refused(DEDUP_ID_REQUIRED, 0, lot.first)
+        if lot.options.priority and settings.groups:
+            return Refused(PRIORITY_NOT_ALLOWED, 0, lot.first)
     return None
 
 
 # --- what was sent before ---------------------------------------------------------------------------------------------
 
 
-def _known(turn: Turn, queue: Queue, runs: list[Run], bodies: Bodies, total: int) -> Iterable[_Part]:
-    """Cut a send into parts. A message with a dedup id is a part of its own."""
-    first, settings = 0, queue.settings
+def _known(turn: Turn, queue: Queue, lots: list[Lot], bodies: Bodies, total: int) -> Iterable[_Part]:
+    """Cut lots into parts. A message with a dedup id is a part of its own."""
+    settings = queue.settings
     fresh: dict[bytes, int] = {}
-    for run in runs:
-        by_content = settings.dedup_by == "content" and not run.options.dedup_id
-        if not settings.dedup_window_ms or not (run.options.dedup_id or by_content):
-            alone = 1 if run.options.key else run.count
-            for position in range(first, first + run.count, alone):
-                yield _Part(position, alone, run.options)
-            first += run.count
+    for lot in lots:
+        first, end, options = lot.first, lot.first + lot.count, lot.options
+        by_content = settings.dedup_by == "content" and not options.dedup_id
+        if not settings.dedup_window_ms or not (options.dedup_id or by_content):
+            alone = 1 if options.key else lot.count
+            for position in range(first, end, alone):
+                yield _Part(position, alone, options)
             continue
-        for position in range(first, first + run.count):
-            dedup = _dedup_id(queue, run.options, bodies, position, total)
+        for position in range(first, end):
+            dedup = _dedup_id(queue, options, bodies, position, total)
             if dedup in fresh:
-                yield _Part(position, 1, run.options, dedup, -1 - fresh[dedup], turn.now_ms)
+                yield _Part(position, 1, options, dedup, -1 - fresh[dedup], turn.now_ms)
                 continue
             found = turn.state.get(records.dedup_key(queue.number, dedup))
             known = None if found is None else records.decode_dedup(found)
             if known is not None and known.until_ms > turn.now_ms:
                 sent_ms = known.until_ms - settings.dedup_window_ms
-                yield _Part(position, 1, run.options, dedup, known.message_id, sent_ms)
+                yield _Part(position, 1, options, dedup, known.message_id, sent_ms)
             else:
                 fresh[dedup] = position
-                yield _Part(position, 1, run.options, dedup)
-        first += run.count
+                yield _Part(position, 1, options, dedup)
 
 
 def _dedup_id(queue: Queue, options: Options, bodies: Bodies, position: int, total: int) -> bytes:
@@ -249,10 +318,12 @@ def _leave(turn: Turn, queue: Queue, chunk_id: int, first: int, end: int) -> Non
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
-def _add(turn: Turn, queue: Queue, parts: list[_Part], sizes: list[int], bodies: Bodies, total: int) -> Sent:
+def _add(
+    turn: Turn, queue: Queue, parts: list[_Part], sizes: list[int], bodies: Bodies, total: int, source: Source | None
+) -> Placing:
     start = queue.next_id
     ids: dict[int, int] = {}
-    runs: list[SentRun] = []
+    runs: list[PlacedRun] = []
     for part in parts:
         message_id = part.message_id
         duplicate = message_id != 0
@@ -262,21 +333,19 @@ def _add(turn: Turn, queue: Queue, parts: list[_Part], sizes: list[int], bodies:
             message_id = queue.next_id
             ids[part.first] = message_id
             packed = struct.pack(f"<{part.count}I", *sizes[part.first : part.first + part.count])
-            _add_part(turn, queue, part, packed, Blocks(bodies.offset, total, part.first, part.count))
+            _add_part(turn, queue, part, packed, Blocks(bodies.offset, total, part.first, part.count), source)
             queue.bytes += sum(sizes[part.first : part.first + part.count])
             if part.dedup:
                 _remember(turn, queue, part.dedup, message_id)
-        runs.append(SentRun(message_id, part.count, duplicate, part.sent_ms or turn.now_ms))
-    if not any(run.duplicate for run in runs):
-        runs = []
-    return Sent(start, queue.next_id - start, turn.now_ms, runs)
+        runs.append(PlacedRun(part.first, part.count, message_id, duplicate, part.sent_ms or turn.now_ms))
+    return Placing(start, runs)
 
 
-def _add_part(turn: Turn, queue: Queue, part: _Part, sizes: bytes, blocks: Blocks) -> None:
+def _add_part(turn: Turn, queue: Queue, part: _Part, sizes: bytes, blocks: Blocks, source: Source | None) -> None:
     message_id, count = queue.next_id, part.count
     queue.next_id += count
     due_ms = _due_ms(queue, part.options, turn.now_ms)
-    extras = _extras(queue, part.options, turn.now_ms, due_ms)
+    extras = _extras(queue, part, turn.now_ms, due_ms, source)
     tail_id = turn.tails.get(queue.number) if extras is None else None
     tail = None if tail_id is None else turn.known_chunk(queue.number, tail_id)
     if tail_id is not None and tail is not None and tail.count + count <= MERGED_MESSAGES_MAX:
@@ -302,9 +371,10 @@ def _due_ms(queue: Queue, options: Options, now_ms: int) -> int:
     return now_ms + delay_ms if delay_ms else 0
 
 
-def _extras(queue: Queue, options: Options, now_ms: int, due_ms: int) -> Extras | None:
+def _extras(queue: Queue, part: _Part, now_ms: int, due_ms: int, source: Source | None) -> Extras | None:
     """What the messages have that is not default. What is delayed is kept for as long as others, from its time on."""
-    if options is PLAIN and not due_ms:
+    options = part.options
+    if options is PLAIN and not due_ms and source is None:
         return None
     expires_ms = 0
     if options.ttl_ms or due_ms:
@@ -318,5 +388,7 @@ def _extras(queue: Queue, options: Options, now_ms: int, due_ms: int) -> Extras 
         expires_ms=expires_ms,
         schedule=options.schedule,
         occurrence_ms=options.occurrence_ms,
+        topic="" if source is None else source.topic,
+        publish_id=0 if source is None else source.message_id + part.first,
     )
     return None if extras == NO_EXTRAS else extras

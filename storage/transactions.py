@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -23,6 +24,7 @@ from storage.sending import Bodies
 from storage.state import State
 from storage.turn import Turn
 
+T = TypeVar("T")
 Step = Send | Ack | Nack | Extend
 
 
@@ -82,6 +84,23 @@ class Undo:
                 self._state.put(key, value)
 
 
+def all_or_nothing(turn: Turn, do: Callable[[], T | Refused]) -> T | Refused:
+    """Do something of many steps. When it is refused, nothing has happened."""
+    turn.write_back()
+    state, held = turn.state, turn.savepoint()
+    undo = turn.state = Undo(state)
+    outcome = do()
+    if isinstance(outcome, Refused):
+        undo.take_back()
+        turn.state = state
+        turn.restore(held)
+        return outcome
+    turn.write_back()
+    turn.state = state
+    undo.keep()
+    return outcome
+
+
 def transact(
     turn: Turn, operation: Transaction, bodies: Bodies, do: Callable[[Turn, Step, Bodies], Outcome]
 ) -> Outcome:
@@ -89,32 +108,21 @@ def transact(
     sends = [step for step in operation.steps if isinstance(step, Send)]
     if len(operation.block_bytes) != len(sends) or sum(operation.block_bytes) != len(bodies.block):
         return Refused(MALFORMED)
-    turn.write_back()
-    state, held = turn.state, turn.savepoint()
-    undo = turn.state = Undo(state)
-    outcomes: list[Sent | Settled] = []
-    offset, blocks = 0, iter(operation.block_bytes)
-    refused: Refused | None = None
-    for number, step in enumerate(operation.steps):
-        size = next(blocks) if isinstance(step, Send) else 0
-        mine = Bodies(bodies.block[offset : offset + size], bodies.offset + offset)
-        offset += size
-        outcome = do(turn, step, mine)
-        if isinstance(outcome, Refused):
-            refused = msgspec.structs.replace(outcome, step=number)
-        elif isinstance(outcome, Settled) and outcome.stale:
-            refused = Refused(STALE_RECEIPT, step=number, stale=outcome.stale)
-        else:
+
+    def steps() -> Committed | Refused:
+        outcomes: list[Sent | Settled] = []
+        offset, blocks = 0, iter(operation.block_bytes)
+        for number, step in enumerate(operation.steps):
+            size = next(blocks) if isinstance(step, Send) else 0
+            mine = Bodies(bodies.block[offset : offset + size], bodies.offset + offset)
+            offset += size
+            outcome = do(turn, step, mine)
+            if isinstance(outcome, Refused):
+                return msgspec.structs.replace(outcome, step=number)
+            if isinstance(outcome, Settled) and outcome.stale:
+                return Refused(STALE_RECEIPT, step=number, stale=outcome.stale)
             assert isinstance(outcome, Sent | Settled)
             outcomes.append(outcome)
-            continue
-        break
-    if refused is not None:
-        undo.take_back()
-        turn.state = state
-        turn.restore(held)
-        return refused
-    turn.write_back()
-    turn.state = state
-    undo.keep()
-    return Committed(outcomes)
+        return Committed(outcomes)
+
+    return all_or_nothing(turn, steps)

@@ -14,7 +14,7 @@ import msgspec
 
 from storage import groups, history, records
 from storage.limits import ENTRY_RECEIVE_BYTES_MAX, SESSION_WINDOW_MS
-from storage.records import PRESENT, Chunk, Group, Queue, Segment, Session, Shard
+from storage.records import PRESENT, Chunk, Group, Queue, Segment, Session, Shard, Topic
 from storage.segments import Standing, merge, standing
 from storage.state import State
 
@@ -267,6 +267,17 @@ class Turn:
         """Nothing is left of a group."""
         self._groups.pop((number, name), None)
         self.state.delete(records.group_key(number, name))
+
+    # --- topics ---
+
+    def topic(self, name: str) -> Topic | None:
+        """The topic called `name`, or None. Whoever changes it puts it back."""
+        found = self.state.get(records.topic_key(name))
+        return None if found is None else records.decode_topic(found)
+
+    def put_topic(self, topic: Topic) -> None:
+        """Write a topic's record."""
+        self.state.put(records.topic_key(topic.name), records.encode(topic))
 
     # --- chunks ---
 

@@ -38,14 +38,16 @@ from storage.operations import (
     GetQueue,
     Nack,
     Operation,
-    Options,
     Receive,
     Received,
     Refused,
-    Run,
     Send,
     Sent,
     Settled,
+)
+from storage.options import (
+    Options,
+    Run,
 )
 
 _, VISIBILITY_S_MAX = INTEGERS["VisibilityTimeout"]

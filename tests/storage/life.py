@@ -17,7 +17,19 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
-from storage import access, codes, machine, queries, queue_rules, receiving, records, redrive, redrive_look, sending
+from storage import (
+    access,
+    codes,
+    machine,
+    publishing,
+    queries,
+    queue_rules,
+    receiving,
+    records,
+    redrive,
+    redrive_look,
+    sending,
+)
 from storage.block import encode_block, parts
 from storage.operations import (
     About,
@@ -48,17 +60,35 @@ from storage.operations import (
     encode_entry,
     encode_item,
 )
-from storage.records import Extras
+from storage.records import Extras, Placed, Routed
 from storage.redrive_operations import ListRedrives, RedriveTasks
+from storage.routing import find_topic, table_of
 from storage.schedule_operations import ListSchedules, ScheduleList
 from storage.schedules import has_alarm
 from storage.segments import standing
 from storage.state import Store
+from storage.topic_operations import (
+    DeleteSubscription,
+    DeleteTopic,
+    GetRoutes,
+    GetTopic,
+    ListSubscriptions,
+    Publish,
+    Published,
+    PutSubscription,
+    PutTopic,
+    RoutesTold,
+    SubscriptionList,
+    Target,
+    TopicInfo,
+)
 from tests.storage.harness import KINDS, Place, quick_directory, tick
 from tests.storage.naive import Body, Message, Naive, in_order
 from tests.storage.naive_redrive import REDRIVES_MAX, as_told
 
 KEYS_MAX, ACCESS_KEYS_MAX, MERGED_MAX, RECEIVE_BYTES, LOOK_SEGMENTS_MAX = 3, 3, 8, 60, 3
+ROUTES_MS = 150_000
+TOPICS = ("t", "t.fifo")
 STATES = ("ready", "leased", "delayed", "dead")
 NAMES = ("a", "b", "b.fifo", "c", "none", "dead", "dead.fifo")
 
@@ -76,6 +106,7 @@ class Life(RuleBasedStateMachine):
         self.patches.enter_context(patch.object(access, "ACCESS_KEYS_MAX", ACCESS_KEYS_MAX))
         self.patches.enter_context(patch.object(queue_rules, "QUEUES_MAX", queues_max))
         self.patches.enter_context(patch.object(sending, "MERGED_MESSAGES_MAX", MERGED_MAX))
+        self.patches.enter_context(patch.object(publishing, "ROUTES_MS", ROUTES_MS))
         for module in (receiving, queries):
             self.patches.enter_context(patch.object(module, "RECEIVE_BYTES_MAX", RECEIVE_BYTES))
         self.patches.enter_context(patch.object(redrive, "REDRIVES_MAX", REDRIVES_MAX))
@@ -107,6 +138,22 @@ class Life(RuleBasedStateMachine):
         self.pending.append((session, self.seqs[session], operation, bodies or []))
         if not more:
             self.propose()
+
+    def publish(self, operation: Publish, bodies: list[Body], *, more: bool = False) -> None:
+        """Publish, as a leader does: it looks at what is applied when it proposes."""
+        changes = PutTopic | DeleteTopic | PutSubscription | DeleteSubscription
+        if any(isinstance(asked, changes) for _, _, asked, _ in self.pending):
+            self.propose()
+        self.publish_as_it_is(operation, bodies, more=more)
+
+    def publish_as_it_is(self, operation: Publish, bodies: list[Body], *, more: bool = False) -> None:
+        """Publish by what is applied now, whatever is pending."""
+        topic = find_topic(self.stores[0], operation.topic)
+        targets: list[Target] = []
+        if topic is not None:
+            table = table_of(self.stores[0], topic)
+            targets = table.targets(operation, memoryview(encode_block(bodies)), lambda: False)
+        self.add(1, msgspec.structs.replace(operation, targets=targets), bodies, more=more)
 
     def propose(self, pause_ms: int = 0, back_ms: int = 0) -> None:
         """One entry of all that was asked."""
@@ -210,6 +257,8 @@ class Life(RuleBasedStateMachine):
             self.compare_queue(self.stores[0], name)
         self.compare_schedules(self.stores[0])
         self.compare_queue(self.stores[1], "a")  # for its bodies: the records are the same
+        for name in TOPICS:
+            self.compare_topic(self.stores[0], name)
 
     def compare_queue(self, store: Store, name: str) -> None:
         info, _ = queries.answer(store, GetQueue(name))
@@ -250,6 +299,24 @@ class Life(RuleBasedStateMachine):
                     assert getattr(schedule, field) == getattr(expected, field), field
             assert schedule.last_id == (expected.last[1] if expected.last else 0)
 
+    def compare_topic(self, store: Store, name: str) -> None:
+        told, _ = queries.answer(store, GetTopic(name))
+        topic = self.model.topics.get(name)
+        if topic is None:
+            assert told == Refused(codes.TOPIC_NOT_FOUND)
+            return
+        expected = TopicInfo(name, topic.fifo, topic.created_ms, len(topic.subscriptions), topic.next_id - 1)
+        assert told == expected
+        listed, _ = queries.answer(store, ListSubscriptions(name))
+        assert isinstance(listed, SubscriptionList)
+        assert [(each.name, each.queue, each.pattern) for each in listed.subscriptions] == [
+            (each.name, each.queue, each.pattern) for _, each in sorted(topic.subscriptions.items())
+        ]
+        for message_id, at_ms, routed in topic.routes[-12:]:
+            told, _ = queries.answer(store, GetRoutes(name, message_id))
+            assert told == RoutesTold(at_ms, routed)
+        assert queries.answer(store, GetRoutes(name, topic.next_id))[0] == Refused(codes.ROUTES_NOT_FOUND)
+
     def compare_bodies(self, name: str, outcome: Received) -> None:
         """However late a receive is answered, it brings the bodies of what is still held under its token."""
         claimed = [
@@ -279,6 +346,8 @@ class Life(RuleBasedStateMachine):
         else:
             raise AssertionError("pulses do not end")
         self.model.all_that_is_due()
+        for topic in self.model.topics.values():
+            topic.routes = [each for each in topic.routes if each[1] + ROUTES_MS > self.model.now_ms]
         self.align()
         self.compare()
         due_ms = queries.next_due_ms(self.stores[0])
@@ -304,6 +373,9 @@ def flat(outcome: Outcome) -> Outcome:
     """The outcome with every sent message told by itself, as the model does."""
     if isinstance(outcome, Committed):
         return Committed([each for each in map(flat, outcome.outcomes) if isinstance(each, Sent | Settled)])
+    if isinstance(outcome, Published):
+        routed = [Routed(each.subscription, each.queue, one_by_one(each.placed)) for each in outcome.routed]
+        return msgspec.structs.replace(outcome, routed=routed)
     if not isinstance(outcome, Sent):
         return outcome
     runs = [
@@ -312,6 +384,11 @@ def flat(outcome: Outcome) -> Outcome:
         for position in range(run.count)
     ]
     return msgspec.structs.replace(outcome, runs=runs)
+
+
+def one_by_one(placed: list[Placed]) -> list[Placed]:
+    """Runs of placed messages, each message told by itself."""
+    return [Placed(run.first + n, 1, run.message_id + n, run.duplicate) for run in placed for n in range(run.count)]
 
 
 def item(session: int, seq: int, operation: Operation, bodies: list[Body]) -> bytes:
@@ -339,8 +416,10 @@ def listed_as(message: Message) -> Listed:
         message.expires_ms,
         message.first_ms,
         None if message.redriven else message.dead,
-        schedule=options.schedule,
-        occurrence_ms=options.occurrence_ms,
+        message.topic,
+        message.publish_id,
+        options.schedule,
+        options.occurrence_ms,
     )
     return Listed(
         message.message_id,
@@ -452,11 +531,20 @@ def check_records(store: Store) -> None:
     kept = records.decode_access(store.get(records.ACCESS) or records.encode(records.Access()))
     assert kept.keys == len(access_keys)
     assert kept.admins == sum("admin" in key.roles for key in access_keys)
+    topics = {
+        topic.number: topic for topic in map(records.decode_topic, (value for _, value in store.scan(records.TOPICS)))
+    }
+    assert shard.topics == len(topics)
+    for number, topic in topics.items():
+        assert topic.subscriptions == sum(1 for _ in store.scan(records.subscription_prefix(number)))
+        assert topic.routes == sum(1 for _ in store.scan(records.routes_prefix(number)))
+        assert bool(topic.routes) <= bool(topic.routes_due_ms)
     sessions = {key[1:] for key, _ in store.scan(records.SESSIONS)}
     assert {key[1:9] for key, _ in store.scan(b"o")} <= sessions
     kinds = Counter(records.read_timer(key)[1] for key, _ in store.scan(b"d"))
     assert kinds[records.TIMER_SESSION] == len(sessions)
     assert kinds[records.TIMER_KEY] == shard.keys
+    assert kinds[records.TIMER_ROUTES] == sum(bool(topic.routes_due_ms) for topic in topics.values())
 
 
 def of_queues(store: Store, prefix: bytes, queues: Mapping[int, object]) -> Iterator[tuple[bytes, bytes]]:

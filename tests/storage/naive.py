@@ -32,7 +32,6 @@ from storage.operations import (
     Keyed,
     Nack,
     Operation,
-    Options,
     Outcome,
     Pulsed,
     Purged,
@@ -49,11 +48,24 @@ from storage.operations import (
     Settled,
     Transaction,
 )
-from storage.records import DEAD, AccessKey, Dead
+from storage.options import (
+    Options,
+    Run,
+)
+from storage.records import DEAD, AccessKey, Dead, Placed, Routed
 from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
 from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
 from storage.settings import QueueSettings, Rate
 from storage.settling import NACKED
+from storage.topic_operations import (
+    DeleteSubscription,
+    DeleteTopic,
+    Publish,
+    Published,
+    PutSubscription,
+    PutTopic,
+    TopicPut,
+)
 from tests.storage.naive_redrive import Redrives
 from tests.storage.naive_schedules import Schedules
 
@@ -78,6 +90,8 @@ class Message:
     consumer: str = ""
     dead: Dead | None = None
     redriven: int = 0
+    topic: str = ""
+    publish_id: int = 0
 
     @property
     def bytes(self) -> int:
@@ -201,6 +215,16 @@ class Memory:
     until_ms: int
 
 
+@dataclass
+class Topic:
+    fifo: bool
+    created_ms: int
+    next_id: int = 1
+    subscriptions: dict[str, PutSubscription] = field(default_factory=dict)
+    routes: list[tuple[int, int, list[Routed]]] = field(default_factory=list)
+    """(id, when, where to) of each message."""
+
+
 class Naive:
     """`queues_max`, `keys_max` and `access_keys_max` stand for the limits of a shard, `receive_bytes_max` for that of a
     receive."""
@@ -210,6 +234,7 @@ class Naive:
         self.access_keys_max = access_keys_max
         self.now_ms = 0
         self.queues: dict[str, Queue] = {}
+        self.topics: dict[str, Topic] = {}
         self.sessions: dict[int, Session] = {}
         self.keys: dict[bytes, Memory] = {}
         self.schedules = Schedules(self)
@@ -252,6 +277,11 @@ class Naive:
                 return self.create_access_key(operation)
             case RevokeAccessKey():
                 return self.revoke_access_key(operation.id)
+            case PutTopic():
+                return self.put_topic(operation)
+            case DeleteTopic() | PutSubscription() | DeleteSubscription() | Publish():
+                topic = self.topics.get(operation.topic)
+                return Refused(codes.TOPIC_NOT_FOUND) if topic is None else self.at_topic(topic, operation, bodies)
             case Receive() if operation.token <= 0:
                 return Refused(codes.MALFORMED)
         assert isinstance(
@@ -348,6 +378,92 @@ class Naive:
             assert isinstance(outcome, Sent | Settled)
             outcomes.append(outcome)
         return Committed(outcomes)
+
+    # --- topics ---
+
+    def put_topic(self, operation: PutTopic) -> Outcome:
+        topic = self.topics.get(operation.topic)
+        if topic is not None and topic.fifo != operation.fifo:
+            return Refused(codes.TOPIC_FIXED)
+        if topic is None:
+            self.topics[operation.topic] = Topic(operation.fifo, self.now_ms)
+        return TopicPut(topic is None, topic is None)
+
+    def at_topic(
+        self, topic: Topic, operation: DeleteTopic | PutSubscription | DeleteSubscription | Publish, bodies: list[Body]
+    ) -> Outcome:
+        match operation:
+            case DeleteTopic():
+                del self.topics[operation.topic]
+                return Done()
+            case DeleteSubscription():
+                if topic.subscriptions.pop(operation.name, None) is None:
+                    return Refused(codes.SUBSCRIPTION_NOT_FOUND)
+                return Done()
+            case PutSubscription():
+                queue, old = self.queues.get(operation.queue), topic.subscriptions.get(operation.name)
+                if queue is None:
+                    return Refused(codes.QUEUE_NOT_FOUND)
+                if queue.settings.fifo != topic.fifo:
+                    return Refused(codes.TOPIC_KIND)
+                topic.subscriptions[operation.name] = operation
+                return TopicPut(old is None, old != operation)
+            case Publish():
+                return self.publish(topic, operation, bodies)
+
+    def publish(self, topic: Topic, operation: Publish, bodies: list[Body]) -> Outcome:
+        """Sent to one queue after the other, on a copy of everything, which takes its place if all went well."""
+        count = operation.count
+        wishes = [run.options for run in operation.runs for _ in range(run.count)] or [Options()] * count
+        keys = operation.routing_keys or [""] * count
+        forms = [bodies[:count], bodies[-count:]]
+        for position, wish in enumerate(wishes):
+            if topic.fifo and not wish.group:
+                return Refused(codes.GROUP_REQUIRED, 0, position)
+        before, routed = copy.deepcopy(self.queues), []
+        served: set[tuple[str, int]] = set()
+        for name, subscription in sorted(topic.subscriptions.items()):
+            queue = self.queues.get(subscription.queue)
+            if queue is None or queue.settings.fifo != topic.fifo:
+                continue
+            wanted = [
+                position
+                for position in range(count)
+                if fits(subscription.pattern.split("."), keys[position].split(".") if keys[position] else [])
+                and (not subscription.filter or b"\xa1x" in bodies[position][1])
+                and (subscription.queue, position) not in served
+            ]
+            served |= {(subscription.queue, position) for position in wanted}
+            if not wanted:
+                continue
+            mine = [wishes[position] for position in wanted]
+            if queue.settings.groups:
+                mine = [msgspec.structs.replace(wish, priority=0) for wish in mine]
+            send = Send(subscription.queue, len(wanted), [Run(1, wish) for wish in mine])
+            first_id = queue.next_id
+            outcome = self.send(queue, send, [forms[subscription.enveloped][position] for position in wanted])
+            if isinstance(outcome, Refused):
+                self.queues = before
+                position = wanted[outcome.position] if outcome.code not in (codes.QUEUE_FULL,) else 0
+                return msgspec.structs.replace(outcome, position=position, queue=subscription.queue)
+            assert isinstance(outcome, Sent)
+            runs = outcome.runs or [SentRun(first_id + n, 1, False) for n in range(len(wanted))]
+            for position, run in zip(wanted, runs, strict=True):
+                if not run.duplicate:
+                    message = next(m for m in queue.messages if m.message_id == run.message_id)
+                    message.topic, message.publish_id = operation.topic, topic.next_id + position
+            placed = [Placed(at, 1, run.message_id, run.duplicate) for at, run in zip(wanted, runs, strict=True)]
+            routed.append(Routed(name, subscription.queue, placed))
+        for position in range(count):
+            alone = [
+                Routed(each.subscription, each.queue, mine)
+                for each in routed
+                if (mine := [placed for placed in each.placed if placed.first == position])
+            ]
+            topic.routes.append((topic.next_id + position, self.now_ms, alone))
+        outcome = Published(topic.next_id, count, self.now_ms, routed)
+        topic.next_id += count
+        return outcome
 
     # --- queues ---
 
@@ -634,6 +750,7 @@ class Naive:
             occurrence_ms=old.occurrence_ms,
         )
         moved = Message(taker.next_id, message.content, self.now_ms, kept, due_ms=due_ms, dead=dead)
+        moved.topic, moved.publish_id = message.topic, message.publish_id
         moved.rank = rank(taker.settings, kept.priority, self.now_ms)
         self.arrive(taker, moved)
         self.remove(queue, message)
@@ -715,6 +832,15 @@ class Naive:
         for queue in list(self.queues.values()):
             for message in list(queue.messages):
                 yield queue, message
+
+
+def fits(pattern: list[str], key: list[str]) -> bool:
+    """Whether a routing key fits a pattern, tried in every way."""
+    if not pattern:
+        return not key
+    if pattern[0] == "#":
+        return fits(pattern[1:], key) or (bool(key) and fits(pattern, key[1:]))
+    return bool(key) and pattern[0] in ("*", key[0]) and fits(pattern[1:], key[1:])
 
 
 def rank(settings: QueueSettings, priority: int, sent_ms: int) -> int:

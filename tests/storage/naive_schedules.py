@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from storage import codes
-from storage.operations import Done, Outcome, Refused, Run, Send, Sent
-from storage.options import Plan
+from storage.operations import (
+    Done,
+    Outcome,
+    Refused,
+    Send,
+    Sent,
+)
+from storage.options import (
+    Plan,
+    Run,
+)
 from storage.schedule_operations import DeleteSchedule, Occur, Occurred, PutSchedule, SchedulePut
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from storage.operations import (
     Keyed,
     Nack,
     Operation,
-    Options,
     Outcome,
     Page,
     Pulse,
@@ -35,13 +34,16 @@ from storage.operations import (
     Receive,
     Received,
     Refused,
-    Run,
     Send,
     Sent,
     SentRun,
     Settled,
     encode_entry,
     encode_item,
+)
+from storage.options import (
+    Options,
+    Run,
 )
 from storage.settings import QueueSettings
 

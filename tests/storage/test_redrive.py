@@ -21,7 +21,6 @@ from storage.operations import (
     Listed,
     Nack,
     Operation,
-    Options,
     Outcome,
     Page,
     PurgeQueue,
@@ -29,11 +28,14 @@ from storage.operations import (
     Receive,
     Received,
     Refused,
-    Run,
     Send,
     Told,
     encode_entry,
     encode_item,
+)
+from storage.options import (
+    Options,
+    Run,
 )
 from storage.records import Redrive, RedriveFilter
 from storage.redrive_operations import (

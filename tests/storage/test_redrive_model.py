@@ -13,10 +13,12 @@ from storage.operations import (
     Claim,
     DeleteQueue,
     Nack,
-    Options,
     PurgeQueue,
     PutQueue,
     Receive,
+)
+from storage.options import (
+    Options,
 )
 from storage.redrive_operations import CancelRedrive, StartRedrive
 from storage.settings import QueueSettings, Rate

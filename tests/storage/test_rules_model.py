@@ -18,16 +18,18 @@ from storage.operations import (
     Extend,
     Nack,
     Operation,
-    Options,
     PurgeQueue,
     PutQueue,
     Receive,
     RevokeAccessKey,
-    Run,
     Send,
     Transaction,
 )
-from storage.options import Plan
+from storage.options import (
+    Options,
+    Plan,
+    Run,
+)
 from storage.redrive_operations import CancelRedrive, StartRedrive
 from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
 from storage.settings import Backoff, QueueSettings, Rate, contradiction

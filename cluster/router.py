@@ -1,0 +1,80 @@
+"""Where publishes go, at the leader: what it finds out it writes into the operation before it is logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from cluster.dispatcher import Request
+from storage.block import BadChecksumError, is_whole
+from storage.codes import MALFORMED, MATCHING_TOO_LONG
+from storage.operations import (
+    Keyed,
+    Refused,
+    decode_items,
+    encode_item,
+)
+from storage.routing import MatchingTooLongError, Table, find_topic, table_of
+from storage.state import State
+from storage.topic_operations import (
+    Publish,
+    Target,
+)
+
+MATCHING_MS_MAX = 100
+"""How long one publish may be matched: everything else waits meanwhile."""
+
+TABLES_MAX = 1000
+"""Topics whose subscriptions are kept compiled."""
+
+
+class Router:
+    """Fills in the targets of publishes."""
+
+    def __init__(self, state: State, monotonic: Callable[[], float]) -> None:
+        self._state, self._monotonic = state, monotonic
+        self._tables: dict[int, tuple[int, Table]] = {}
+        """Topic number → its version, and its subscriptions then; the topic asked about last is last."""
+
+    def route(self, request: Request) -> Refused | None:
+        """Fill in the targets of a request that publishes, from what is applied now."""
+        asked = request.operation
+        operation = asked.operation if type(asked) is Keyed else asked
+        if type(operation) is not Publish:
+            return None
+        ((item, _),) = decode_items(request.raw)
+        targets = self._targets(operation, item.block)
+        if isinstance(targets, Refused):
+            return targets
+        routed = msgspec.structs.replace(operation, targets=targets)
+        request.operation = msgspec.structs.replace(asked, operation=routed) if type(asked) is Keyed else routed
+        request.raw = encode_item(request.session, request.seq, request.operation, item.block)
+        return None
+
+    def _targets(self, publish: Publish, block: memoryview) -> list[Target] | Refused:
+        is_sound = len(publish.routing_keys) in (0, publish.count)
+        if not (is_sound and is_whole(block, publish.count * (1 + publish.enveloped))):
+            return Refused(MALFORMED)
+        table = self._table(publish.topic)
+        if table is None:
+            return []  # the rules will say so
+        give_up_s = self._monotonic() + MATCHING_MS_MAX / 1000
+        try:
+            return table.targets(publish, block, lambda: self._monotonic() > give_up_s)
+        except MatchingTooLongError:
+            return Refused(MATCHING_TOO_LONG, MATCHING_MS_MAX)
+        except BadChecksumError:
+            return Refused(MALFORMED)
+
+    def _table(self, name: str) -> Table | None:
+        topic = find_topic(self._state, name)
+        if topic is None:
+            return None
+        version, table = self._tables.pop(topic.number, (-1, None))
+        if table is None or version != topic.version:
+            table = table_of(self._state, topic)
+        self._tables[topic.number] = topic.version, table
+        if len(self._tables) > TABLES_MAX:
+            del self._tables[next(iter(self._tables))]
+        return table
