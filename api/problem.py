@@ -98,6 +98,27 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
     ),
     codes.SCHEDULE_NOT_FOUND: (404, "There is no such schedule", "Create it with PUT /v1/schedules/{schedule}."),
     codes.SCHEDULE_LIMIT: (409, "There are too many schedules", "Delete schedules that are not needed."),
+    codes.TOPIC_NOT_FOUND: (404, "There is no such topic", "Create it with PUT /v1/topics/{topic}."),
+    codes.TOPIC_LIMIT: (409, "There are too many topics", "Delete topics that are not needed."),
+    codes.TOPIC_FIXED: (409, "A topic is fifo for good, or not at all", "Delete it first, or use another name."),
+    codes.TOPIC_KIND: (409, "A topic and its queues are fifo together, or not at all", "Choose a queue of its kind."),
+    codes.SUBSCRIPTION_NOT_FOUND: (
+        404,
+        "There is no such subscription",
+        "Create it with PUT /v1/topics/{topic}/subscriptions/{subscription}.",
+    ),
+    codes.SUBSCRIPTION_LIMIT: (409, "A topic has too many subscriptions", "Delete some, or use another topic."),
+    codes.COPIES_LIMIT: (413, "One publish goes to too many queues at once", "Publish fewer messages at a time."),
+    codes.MATCHING_TOO_LONG: (
+        413,
+        "Finding out who wants these messages takes too long",
+        "Publish fewer messages at a time, or make the topic's patterns and filters simpler.",
+    ),
+    codes.ROUTES_NOT_FOUND: (
+        404,
+        "Nothing is known of such a message",
+        "Where messages went is remembered for a day, of so many publishes as docs/topics.md says.",
+    ),
     codes.STALE_RECEIPT: (409, "A receipt is stale: nothing was done", "Leave it out, and receive the message again."),
     codes.REDRIVE_NOT_FOUND: (
         404,
