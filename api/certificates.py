@@ -34,7 +34,7 @@ CA_DAYS = 3650
 """An authority outlives many certificates: to replace it, every node must be visited twice."""
 NODE_DAYS = 365
 """A node's certificate is replaced without a restart, once a year."""
-CLOCK_SKEW = timedelta(hours=1)
+CLOCK_SKEW = timedelta(days=1)
 """Certificates are valid from so long before they are made: clocks of machines differ."""
 CA_KEY, CA_CERT, NODE_CERT, NODE_KEY = "ca.key", "ca.crt", "node.crt", "node.key"
 

@@ -125,6 +125,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connections_max: Annotated[
         int, _setting("Open client connections of a gateway; more are turned away.", ge=1, le=1_000_000)
     ] = 10_000
+    connections_per_address_max: Annotated[
+        int,
+        # Not all, so that one client cannot keep out the others. A proxy is one address for all that come by it.
+        _setting("Those of one client address (IPv6: of one /64); 0 for half of all.", ge=0, le=1_000_000),
+    ] = 0
     request_bytes_max: Annotated[int, _setting("Largest request body.", ge=KIB)] = 16 * MIB
 
     public_url: Annotated[

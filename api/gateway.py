@@ -16,8 +16,11 @@ from api.http import HttpServer
 from api.request import HttpSettings
 from api.serve import GatewayConfig, seal_key, tls_files
 from cluster.client import Client
-from cluster.process import configure_logging, die_with, fail, fail_on_surprise
+from cluster.process import allow_descriptors, configure_logging, die_with, fail, fail_on_surprise
 from cluster.tls import Tls, TlsError
+
+OWN_DESCRIPTORS = 64
+"""Files and sockets that a gateway needs beside its clients' connections."""
 
 _log = structlog.get_logger()
 
@@ -30,18 +33,20 @@ async def run(config: Config, gateway: GatewayConfig) -> None:
     tls = Tls(files, config.node) if files is not None else None
     client = Client(config.node, f"unix:{gateway.socket}", tls)
     await client.start()
+    connections_max, connections_per_address_max = _connections_max(config)
     server = HttpServer(
         client,
         HttpSettings(
             config.request_timeout_ms,
             config.header_timeout_ms,
             config.body_timeout_ms,
-            config.connections_max,
+            connections_max,
             config.request_bytes_max,
             public_url=config.public_url,
             trust_forwarded=config.trust_forwarded,
             insecure_listen=config.insecure_listen,
             seal_key=seal_key(config),
+            connections_per_address_max=connections_per_address_max,
         ),
     )
     address = Address.parse(config.http)
@@ -54,6 +59,25 @@ async def run(config: Config, gateway: GatewayConfig) -> None:
     await server.close()
     await client.close()
     _log.info("gateway stopped")
+
+
+def _connections_max(config: Config) -> tuple[int, int]:
+    """How many in all and of one address: as many as are set, or as the system has descriptors for.
+
+    More would be cut off without an answer. Those of one address are then fewer in proportion.
+    """
+    per_address = config.connections_per_address_max or max(1, config.connections_max // 2)
+    most = max(1, allow_descriptors(config.connections_max + OWN_DESCRIPTORS) - OWN_DESCRIPTORS)
+    if most < config.connections_max:
+        per_address = max(1, per_address * most // config.connections_max)
+        _log.warning(
+            "fewer client connections than are set",
+            connections_max=most,
+            connections_per_address_max=per_address,
+            cause="the limit of open files",
+            remedy=f"ulimit -n {config.connections_max + OWN_DESCRIPTORS}, or LimitNOFILE in a systemd unit",
+        )
+    return most, per_address
 
 
 def main() -> None:

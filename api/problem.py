@@ -175,6 +175,16 @@ def refused(refusal: Refused, place: str = BATCH_PLACE) -> Problem:
     return Problem(status, refusal.code.replace("_", "-"), title, detail, **more)
 
 
+def of_http(error: web.HTTPException) -> web.Response:
+    """What aiohttp refuses by itself, as a problem document."""
+    remedy = "Leave the header out." if error.status == 417 else "See /openapi.json."
+    detail = "Expect: 100-continue is all that can be expected." if error.status == 417 else f"{error.reason}."
+    answer = Problem(error.status, "http", error.reason, detail, remedy=remedy).response()
+    if "Allow" in error.headers:
+        answer.headers["Allow"] = error.headers["Allow"]
+    return answer
+
+
 @web.middleware
 async def tell_problems(request: web.Request, handler: Any) -> web.StreamResponse:
     """Turn everything that is raised into a problem document; what was not foreseen is logged, not shown."""
@@ -196,10 +206,7 @@ async def tell_problems(request: web.Request, handler: Any) -> web.StreamRespons
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        answer = Problem(error.status, "http", error.reason, f"{error.reason}.", remedy="See /openapi.json.").response()
-        if "Allow" in error.headers:
-            answer.headers["Allow"] = error.headers["Allow"]
-        return answer
+        return of_http(error)
     except Exception as error:
         number = secrets.token_hex(8)
         _log.error("a request failed unexpectedly", id=number, method=request.method, exc_info=error)

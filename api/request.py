@@ -59,6 +59,7 @@ class HttpSettings:
     trust_forwarded: bool = False
     insecure_listen: bool = False
     seal_key: Path | None = None
+    connections_per_address_max: int = 5_000
 
 
 SETTINGS = web.AppKey("settings", HttpSettings)

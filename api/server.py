@@ -1,4 +1,4 @@
-"""A server that waits for nobody for ever: deadlines for a request's head and for reading answers, and a cap.
+"""A server that waits for nobody for ever: deadlines for a request's head and for reading answers, and caps.
 
 aiohttp by itself gives up on a connection only when it is idle. The deadlines are kept at the one place where bytes
 come and go, the connection's protocol; the body's deadline is where bodies are read (`api.request`).
@@ -7,25 +7,22 @@ come and go, the connection's protocol; the body's deadline is where bodies are 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+from collections import Counter
+from http import HTTPStatus
 from typing import Any, cast
 
+import msgspec
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from api.drain import Drain
-from api.problem import Problem
+from api.problem import CONTENT_TYPE, Problem, of_http
 from api.request import HttpSettings
+from cluster.process import Rarely
 
 _log = structlog.get_logger()
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
-    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s"
-)
-_FULL_BODY = (
-    b'{"type":"urn:trimaran:too-many-connections","title":"There are too many connections","status":503,'
-    b'"detail":"This node serves no more connections at a time.","outcome":"not_done","remedy":"Ask another node."}'
-)
 
 
 class GuardedServer(web.Server):
@@ -39,10 +36,28 @@ class GuardedServer(web.Server):
         super().__init__(plain.request_handler, request_factory=plain.request_factory, **options)
         self.settings, self.drain = settings, drain
         self.clients: set[RequestHandler] = set()
+        self._addresses: Counter[str] = Counter()
+        self._refusals = Rarely("client connections refused")
 
-    def is_full(self) -> bool:
-        """Whether there are as many connections as there may be."""
-        return len(self._connections) >= self.settings.connections_max
+    def admit(self, address: str) -> Problem | None:
+        """Count one more connection from there, or tell why there must not be one."""
+        most, most_from_there = self.settings.connections_max, self.settings.connections_per_address_max
+        if len(self.clients) >= most:
+            problem = _too_many(503, f"This node serves {most} connections at a time.", most, "Ask another node.")
+        elif self._addresses[address] >= most_from_there:
+            detail = f"This node serves {most_from_there} connections of one address at a time."
+            problem = _too_many(429, detail, most_from_there, "Use connections again, or close those that are idle.")
+        else:
+            self._addresses[address] += 1
+            return None
+        self._refusals.warn(last=address, cause=problem.document["detail"])
+        return problem
+
+    def dismiss(self, address: str) -> None:
+        """A connection from there that was admitted is gone."""
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
 
     def __call__(self) -> RequestHandler:
         """One connection's protocol."""
@@ -52,11 +67,12 @@ class GuardedServer(web.Server):
 class _Connection(RequestHandler):
     """One connection. `_head` runs out while a head is incomplete, `_drain` while the client does not read."""
 
-    __slots__ = ("_drain", "_guard", "_head", "_head_s", "_unread_s")
+    __slots__ = ("_address", "_drain", "_guard", "_head", "_head_s", "_unread_s")
 
     def __init__(self, server: GuardedServer, **options: Any) -> None:
         super().__init__(server, **options)
         self._guard = server
+        self._address: str | None = None
         self._head_s = server.settings.header_timeout_ms / 1000
         self._unread_s = server.settings.body_timeout_ms / 1000
         self._head: asyncio.TimerHandle | None = None
@@ -64,11 +80,14 @@ class _Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuse what is too much; give the first head its time."""
-        if self._guard.is_full():
+        address = _address(transport.get_extra_info("peername"))
+        problem = self._guard.admit(address)
+        if problem is not None:
             stream = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
-            stream.write(_FULL % (len(_FULL_BODY), _FULL_BODY))
+            stream.write(_raw(problem))
             stream.close()
             return
+        self._address = address
         super().connection_made(transport)
         self._guard.clients.add(self)
         self._head = self._loop.call_later(self._head_s, self.force_close)
@@ -86,7 +105,9 @@ class _Connection(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """While the gateway stops, say with every answer that there is none after it."""
+        """What aiohttp says by itself becomes a problem document. A gateway that stops says so with every answer."""
+        if isinstance(resp, web.HTTPException) and resp.status >= 400:
+            resp = of_http(resp)
         if self._guard.drain.begun.is_set():
             resp.force_close()
         return await super().finish_response(request, resp, start_time)
@@ -107,6 +128,8 @@ class _Connection(RequestHandler):
         _stop(self._head)
         _stop(self._drain)
         super().connection_lost(exc)
+        if self._address is not None:
+            self._guard.dismiss(self._address)
         self._guard.clients.discard(self)
         if self._guard.drain.begun.is_set() and not self._guard.clients:
             self._guard.drain.deserted.set()
@@ -122,6 +145,36 @@ class _Connection(RequestHandler):
         response = Problem(status, "http", title, f"{title}.", remedy=remedy).response()
         response.force_close()
         return response
+
+
+def _address(peername: object) -> str:
+    """The address that is counted: of IPv6 its first half, since one client has all of the second."""
+    if not isinstance(peername, tuple):
+        return ""
+    address = ipaddress.ip_address(str(peername[0]).partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
+
+
+def _too_many(status: int, detail: str, limit: int, remedy: str) -> Problem:
+    title = "There are too many connections"
+    return Problem(status, "too-many-connections", title, detail, limit=limit, remedy=remedy, outcome="not_done")
+
+
+def _raw(problem: Problem) -> bytes:
+    """The answer to a request that was not read, after which the connection closes."""
+    body = msgspec.json.encode(problem.document)
+    lines = (
+        f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
+        f"Content-Type: {CONTENT_TYPE}",
+        "Retry-After: 1",
+        "Connection: close",
+        f"Content-Length: {len(body)}",
+    )
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

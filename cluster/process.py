@@ -6,9 +6,12 @@ import asyncio
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
+import time
 from collections.abc import Coroutine
+from math import inf
 from typing import Any, NoReturn
 
 import structlog
@@ -26,6 +29,16 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the kernel was asked
         os._exit(EXIT_FAILED)
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Raise the number of files and sockets this process may have open towards `wanted`. Returns what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
 
 
 def configure_logging(log_format: str, level: str, **context: Any) -> None:
@@ -46,6 +59,26 @@ def configure_logging(log_format: str, level: str, **context: Any) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(**context)
+
+
+class Rarely:
+    """A warning that outsiders can cause as often as they like: said every `SAID_S` at most, with how often it was due.
+
+    The log is not theirs to fill.
+    """
+
+    SAID_S = 10.0
+
+    def __init__(self, event: str) -> None:
+        self._event, self._count, self._said_s = event, 0, -inf
+
+    def warn(self, **context: Any) -> None:
+        """It is due. `context` is of this time; earlier ones that were not said are only counted."""
+        self._count += 1
+        now_s = time.monotonic()
+        if now_s - self._said_s > self.SAID_S:
+            structlog.get_logger().warning(self._event, count=self._count, **context)
+            self._count, self._said_s = 0, now_s
 
 
 def fail(event: str, error: BaseException, *, code: int = EXIT_FAILED) -> NoReturn:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from math import inf
 from typing import Any
 
 import structlog
 
-from cluster.process import forever
+from cluster.process import Rarely, forever
 from cluster.tls import Tls, why
 from cluster.wire import HELLO_TIMEOUT_S, Connection
 
@@ -31,8 +29,6 @@ GOODBYE_S = 1.0
 """How long the other end may take to close an encrypted connection properly."""
 PAUSE_S = 0.1
 """Pause when the system has no room for another connection."""
-COMPLAIN_S = 10.0
-"""Refused strangers are logged so often at most, with their number: the log is not theirs to fill."""
 
 _log = structlog.get_logger()
 
@@ -78,7 +74,7 @@ class Port:
         self._sockets: list[socket.socket] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._strangers: dict[asyncio.Task[None], None] = {}
-        self._refused, self._complained_s = 0, -COMPLAIN_S
+        self._refusals, self._closed = Rarely("connections refused"), False
 
     async def listen(self, host: str, port: int) -> int:
         """Listen on every address of `host`. Returns the port. Raises `OSError` when one cannot be had."""
@@ -109,7 +105,7 @@ class Port:
 
     async def close(self) -> None:
         """Accept no more, and leave those who are strangers still."""
-        self._complained_s = inf  # they have done nothing wrong
+        self._closed = True
         tasks = [*self._tasks, *self._strangers]
         for task in tasks:
             task.cancel()
@@ -158,11 +154,6 @@ class Port:
         finally:
             if connection.peer is None:
                 connection.close()
-                self._complain(address, connection.trouble or trouble or "it said nothing that makes sense")
-
-    def _complain(self, address: str, trouble: str) -> None:
-        self._refused += 1
-        now_s = time.monotonic()
-        if now_s - self._complained_s > COMPLAIN_S:
-            _log.warning("connections refused", count=self._refused, last=address, cause=trouble)
-            self._refused, self._complained_s = 0, now_s
+                if not self._closed:
+                    cause = connection.trouble or trouble or "it said nothing that makes sense"
+                    self._refusals.warn(last=address, cause=cause)

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from api.server import _address
 from tests.api.asking import ask, send
 from tests.api.fake_client import gateway
 
@@ -124,12 +125,67 @@ async def test_connections_above_the_limit_are_turned_away_and_room_is_found_aga
         assert (await asyncio.wait_for(_served(node.port), PATIENCE_S)).startswith(b"HTTP/1.1 200")
 
 
+async def test_one_address_cannot_keep_out_the_others() -> None:
+    async with gateway(connections_per_address_max=2) as node:
+        async with connected(node.port) as (first, one), connected(node.port) as (_, two):
+            for writer in (one, two):
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
+                await writer.drain()
+            async with connected(node.port) as (reader, _):
+                refused = await until_closed(reader)
+                assert refused.startswith(b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json")
+                assert b'"limit":2' in refused
+            reader, other = await asyncio.open_connection("127.0.0.1", node.port, local_addr=("127.0.0.2", 0))
+            other.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert (await until_closed(reader)).startswith(b"HTTP/1.1 200"), "another address is served"
+            other.close()
+            one.write(b"Connection: close\r\n\r\n")
+            assert (await until_closed(first)).startswith(b"HTTP/1.1 200")
+        assert (await asyncio.wait_for(_served(node.port), PATIENCE_S)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("peername", "address"),
+    [
+        (("10.0.0.1", 1), "10.0.0.1"),
+        (("::ffff:10.0.0.1", 1, 0, 0), "10.0.0.1"),
+        (("fd00:1:2:3:4:5:6:7", 1, 0, 0), "fd00:1:2:3::/64"),
+        (("fe80::1%eth0", 1, 0, 2), "fe80::/64"),
+        (None, ""),
+        ("", ""),
+    ],
+)
+def test_an_address_is_what_one_client_has(peername: object, address: str) -> None:
+    assert _address(peername) == address
+
+
+async def test_an_unknown_expectation_is_refused_in_a_problem_and_not_said_back() -> None:
+    async with gateway() as node, connected(node.port) as (reader, writer):
+        await ask(node, "PUT", "/v1/queues/jobs", {})
+        writer.write(HEAD.replace(b"Host: a", b"Host: a\r\nExpect: miracles") + b'{"body":"x"}')
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 417")
+        assert b"application/problem+json" in head
+        assert b"miracles" not in await reader.readuntil(b"}")
+        writer.write(b"GET /v1/queues/jobs HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert b'"ready":0' in await until_closed(reader), "nothing was sent"
+
+
+async def test_a_client_that_waits_to_be_told_to_go_on_is_told() -> None:
+    async with gateway() as node, connected(node.port) as (reader, writer):
+        await ask(node, "PUT", "/v1/queues/jobs", {})
+        writer.write(HEAD.replace(b"Host: a", b"Host: a\r\nExpect: 100-continue"))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b'{"body":"x"}')
+        assert (await reader.readline()).startswith(b"HTTP/1.1 201")
+
+
 async def _served(port: int) -> bytes:
     while True:
         async with connected(port) as (reader, writer):
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             answer = await until_closed(reader)
-            if not answer.startswith(b"HTTP/1.1 503"):
+            if not answer.startswith((b"HTTP/1.1 503", b"HTTP/1.1 429")):
                 return answer
 
 

@@ -17,6 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cluster import sockets
+from cluster.process import Rarely
 from cluster.sockets import STRANGERS_MAX, Port, dial
 from cluster.tls import Tls
 from cluster.wire import HELLO, PING, VERSION, Connection, Hello, frame, hello_decoder
@@ -326,7 +327,7 @@ async def test_strangers_do_not_fill_the_log(log: list[dict[str, object]]) -> No
             await visit(port, GARBAGE["HTTP"])
         await until(lambda: not served.port_._strangers)
         assert [(line["event"], line["count"]) for line in log] == [("connections refused", 1)]
-        served.port_._complained_s -= sockets.COMPLAIN_S + 1
+        served.port_._refusals._said_s -= Rarely.SAID_S + 1
         await visit(port, GARBAGE["HTTP"])
         await until(lambda: not served.port_._strangers)
         assert [line["count"] for line in log] == [1, 20]

@@ -14,10 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from api.cli import run
 from cluster.wire import HELLO, HELLO_TIMEOUT_S, PING, VERSION, Hello, frame
 from tests.chaos.load import Habits, Load
 from tests.cluster.certs import Authority
-from tests.processes.nodes import Cluster, eventually
+from tests.processes.nodes import Cluster, Node, eventually
 
 pytestmark = pytest.mark.processes
 
@@ -30,9 +31,13 @@ class TlsCluster(Cluster):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.authority = Authority(directory / "certs")
-        for name, node in self.nodes.items():
-            files = self.authority.files(name)
-            node.argv += ["--tls-ca", files.ca, "--tls-cert", files.cert, "--tls-key", files.key]
+        for node in self.nodes.values():
+            self.certify(node)
+
+    def certify(self, node: Node) -> None:
+        """Make a certificate for the node, and tell it."""
+        files = self.authority.files(node.name)
+        node.argv += ["--tls-ca", files.ca, "--tls-cert", files.cert, "--tls-key", files.key]
 
     def port(self, name: str) -> int:
         argv = self.nodes[name].argv
@@ -76,6 +81,18 @@ async def test_the_leader_is_killed_and_no_request_of_the_others_fails(cluster: 
     await progress(load, 200)
     await load.finish()
     assert not load.history.failures
+
+
+async def test_a_node_is_added_and_needs_a_certificate(cluster: TlsCluster) -> None:
+    node = cluster.join("n4")
+    await cluster.told("n4", "cannot reach replica")
+    await cluster.told(await cluster.leader("n1", "n2", "n3"), "connections refused")
+    node.kill()
+    cluster.certify(node)
+    node.start()
+    assert await asyncio.to_thread(run, ["cluster", "add", "n4", node.raft, "--url", cluster.nodes["n1"].url]) == 0
+    await cluster.ready("n4")
+    assert await cluster.ok("n4", "POST", "/v1/queues/q/messages", {"body": "x"})
 
 
 async def test_certificates_and_their_authority_are_replaced_while_the_cluster_serves(

@@ -206,3 +206,23 @@ async def test_many_large_receives_at_once_are_all_answered(cluster: Cluster) ->
 
     assert all(await asyncio.gather(*(look() for _ in range(12))))
     assert sum(await asyncio.gather(*(take() for _ in range(20)))) == 80
+
+
+async def test_more_clients_than_descriptors_are_told_so_and_the_others_are_served(tmp_path: Path) -> None:
+    limited = Cluster(tmp_path, 1)
+    limited.nodes["n1"].prefix = ("prlimit", "--nofile=160:160")
+    limited.nodes["n1"].argv += ["--connections-per-address-max", "10000"]
+    async with limited as cluster:
+        node = cluster.nodes["n1"]
+        host, _, port = node.url.removeprefix("http://").rpartition(":")
+        assert b"fewer client connections than are set" in node.log.read_bytes()
+        first = await asyncio.open_connection(host, int(port))
+        crowd = [await asyncio.open_connection(host, int(port)) for _ in range(200)]
+        try:
+            async with asyncio.timeout(20):
+                assert (await crowd[-1][0].readline()).startswith(b"HTTP/1.1 503")
+                first[1].write(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert (await first[0].readline()).startswith(b"HTTP/1.1 200")
+        finally:
+            for _, writer in [first, *crowd]:
+                writer.close()
