@@ -45,6 +45,15 @@ _NO_WIND = {"dead": {"reason": ["no wind"]}}
 _TRIP = "1655f004e91237fbf1"
 _R1, _R3, _R4 = "17a314955fe9792391", "17a314955fe9792393", "17a314955fe9792394"
 
+_DIGEST = {
+    "cron": "0 9 * * MON-FRI",
+    "time_zone": "Europe/Berlin",
+    "queue": "mails",
+    "message": {"body": "what is new", "attributes": {"to": "crew"}, "ttl_ms": 3_600_000},
+    "catch_up": "none",
+}
+_MORNINGS = [f"2023-11-{day}T08:00:00.000Z" for day in (15, 16, 17, 20, 21)]
+
 EXAMPLES: tuple[Example, ...] = (
     Example("PUT /v1/queues/dead", {}, 201),
     Example("PUT /v1/queues/mails", {}, 201),
@@ -236,6 +245,37 @@ EXAMPLES: tuple[Example, ...] = (
     Example("GET /v1/queues/dead/redrive/1"),
     Example("POST /v1/queues/dead/redrive/1/undo", {}, 201),
     Example("GET /v1/queues/dead/redrive"),
+    # --- schedules ----------------------------------------------------------------------------------------------------
+    Example("PUT /v1/schedules/digest", _DIGEST, 201, {"schedule": "digest", "changed": True, "next": _MORNINGS}),
+    Example(
+        "GET /v1/schedules/digest",
+        answer={
+            "schedule": "digest",
+            **_DIGEST,
+            "message": {"body": "what is new", "attributes": {"to": "crew"}, "ttl_ms": 3_600_000},
+            "overlap": "allow",
+            "paused": False,
+            "created": _AT,
+            "next": _MORNINGS,
+            "sent": 0,
+            "skipped": 0,
+        },
+    ),
+    Example("GET /v1/schedules?limit=10"),
+    Example(
+        "PUT /v1/schedules/leap",
+        {"cron": "0 0 30 2 *", "queue": "mails", "message": {"body": "never"}},
+        400,
+        {
+            "type": "urn:trimaran:invalid-request",
+            "title": "The request is not valid",
+            "status": 400,
+            "detail": "$.cron: character 5: this never fires: no month has such a day",
+            "field": "$.cron",
+            "remedy": "docs/schedules.md has the rules, and examples.",
+        },
+    ),
+    Example("DELETE /v1/schedules/digest", None, 204),
     # --- the simple API -----------------------------------------------------------------------------------------------
     Example("POST /send_message", {"message": "Hello, world!"}, 201, {"message_id": 1, "timestamp": _AT}),
     Example(

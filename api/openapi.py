@@ -16,12 +16,16 @@ from storage.access import ROLES
 from storage.history import EVENTS
 from storage.limits import (
     BATCH_MESSAGES_MAX,
+    CRON_CHARACTERS_MAX,
     HOLD_MS_MAX,
     KEY_BYTES_MAX,
     PRIORITY_MAX,
+    SCHEDULE_EVERY_MS_MAX,
+    SCHEDULE_EVERY_MS_MIN,
     TRANSACTION_MESSAGES_MAX,
     TRANSACTION_STEPS_MAX,
 )
+from storage.options import SCHEDULE_NAME
 from storage.settings import LIMITS, QueueSettings
 
 _QUEUE = {
@@ -70,7 +74,14 @@ _NAMES = {
     "priority": {"type": "integer", "minimum": 0, "maximum": PRIORITY_MAX},
 }
 _OPTIONS = {"delay_ms": _MILLISECONDS, "at": _TIME, "ttl_ms": _MILLISECONDS | {"minimum": 1}, **_NAMES}
-_ABOUT = {"expires": _TIME, "first_delivered": _TIME, "dead": {"type": "object"}, **_NAMES}
+_ABOUT = {
+    "expires": _TIME,
+    "first_delivered": _TIME,
+    "dead": {"type": "object"},
+    "schedule": {**_TEXT, "description": "The schedule that has sent it."},
+    "occurrence": {**_TIME, "description": "For which of its times."},
+    **_NAMES,
+}
 _CONTENT_BESIDE_BODY = {
     "attributes": {
         "type": "object",
@@ -83,6 +94,16 @@ _CONTENT_BESIDE_BODY = {
     },
 }
 _CONTENT = {"body": _TEXT, "body_base64": _TEXT, **_CONTENT_BESIDE_BODY}
+
+
+_SCHEDULE_SETTINGS = {
+    "cron": {**_TEXT, "maxLength": CRON_CHARACTERS_MAX, "description": "Five fields, or six with seconds in front."},
+    "every_ms": {"type": "integer", "minimum": SCHEDULE_EVERY_MS_MIN, "maximum": SCHEDULE_EVERY_MS_MAX},
+    "time_zone": {**_TEXT, "default": "UTC", "description": "An IANA name, for cron."},
+    "overlap": {"enum": ["allow", "skip"], "default": "allow"},
+    "catch_up": {"enum": ["none", "one", "all"], "default": "one"},
+    "paused": {"type": "boolean", "default": False},
+}
 
 
 def _settings() -> dict[str, Any]:
@@ -275,6 +296,30 @@ SCHEMAS: dict[str, Any] = {
         rate=_RATE,
         cause=_object(["code", "title", "remedy"], code=_TEXT, title=_TEXT, remedy=_TEXT, queue=_TEXT),
     ),
+    "ScheduleIn": {
+        **_closed(["queue", "message"], queue=_QUEUE["schema"], message=_ref("Message"), **_SCHEDULE_SETTINGS),
+        "oneOf": [{"required": ["cron"]}, {"required": ["every_ms"]}],
+    },
+    "SchedulePut": _object(
+        ["schedule", "changed", "next"], schedule=_TEXT, changed={"type": "boolean"}, next=_list(_TIME)
+    ),
+    "Schedule": _object(
+        ["schedule", "queue", "message", "overlap", "catch_up", "paused", "created", "next", "sent", "skipped"],
+        schedule=_TEXT,
+        queue=_TEXT,
+        message={"type": "object", "description": "As it can be put again."},
+        created=_TIME,
+        changed=_TIME,
+        next=_list({**_TIME, "description": "Times to come; none while it is paused."}),
+        sent=_COUNT,
+        skipped={**_COUNT, "description": "Times left out because the message before was still there."},
+        last=_object(["occurrence", "sent", "message_id"], occurrence=_TIME, sent=_TIME, message_id=_ID),
+        last_skipped=_TIME,
+        last_missed={**_TIME, "description": "From when on times were left out, by catch_up, the last time."},
+        last_error=_object(["detail", "at"], detail=_TEXT, at=_TIME),
+        **_SCHEDULE_SETTINGS,
+    ),
+    "Schedules": _object(["schedules"], schedules=_list(_ref("Schedule"))),
     "Redrives": _object(["tasks"], tasks=_list(_ref("Redrive"))),
     "DeadLetters": _object(
         ["groups", "complete", "after"],
@@ -373,6 +418,12 @@ _MESSAGE_ID = {
     "required": True,
     "schema": {"type": "integer", "minimum": 1, "maximum": MESSAGE_ID_MAX},
 }
+_SCHEDULE = {
+    "name": "schedule",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": f"^{SCHEDULE_NAME.pattern}$"},
+}
 _TASK = {
     "name": "task",
     "in": "path",
@@ -421,6 +472,9 @@ _STALENESS: dict[str, Any] = {
         "schema": {"oneOf": [{"type": "integer", "minimum": 0}, {"const": "unknown"}]},
     },
 }
+
+
+_AFTER = {"name": "after", "in": "query", "description": "Go on after this name.", "schema": _TEXT}
 
 
 def _query(*names: str) -> list[dict[str, Any]]:
@@ -534,6 +588,24 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
         {201: "Redrive"},
         [_QUEUE, _TASK, _KEY],
     ),
+    ("get", "/v1/schedules", "List schedules", None, {200: "Schedules"}, [*_query("limit"), _AFTER, _CONSISTENCY]),
+    (
+        "put",
+        "/v1/schedules/{schedule}",
+        "Send a message at times",
+        "ScheduleIn",
+        {201: "SchedulePut", 200: "SchedulePut"},
+        [_SCHEDULE, _KEY],
+    ),
+    (
+        "get",
+        "/v1/schedules/{schedule}",
+        "A schedule: what it sends when, and what came of it",
+        None,
+        {200: "Schedule"},
+        [_SCHEDULE, _CONSISTENCY],
+    ),
+    ("delete", "/v1/schedules/{schedule}", "Forget a schedule", None, {204: None}, [_SCHEDULE, _KEY]),
     ("get", "/v1/cluster", "What this node knows of the cluster", None, {200: "Cluster"}, []),
     ("put", "/v1/cluster/members/{member}", "Add a member: a learner first", "MemberIn", {200: "Member"}, [_MEMBER]),
     ("patch", "/v1/cluster/members/{member}", "A member has moved", "MemberIn", {200: "Member"}, [_MEMBER]),

@@ -98,6 +98,8 @@ def told_about(about: About | None, position: int = 0) -> dict[str, Any]:
         told["expires"] = timestamp(about.expires_ms)
     if about.first_ms:
         told["first_delivered"] = timestamp(about.first_ms)
+    if about.schedule:
+        told |= {"schedule": about.schedule, "occurrence": timestamp(about.occurrence_ms)}
     if about.dead is not None:
         dead = about.dead
         told["dead"] = {

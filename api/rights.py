@@ -126,6 +126,10 @@ ROUTES: dict[tuple[str, str], Right] = {
     ("DELETE", "/v1/queues/{queue}/redrive/{task}"): Right.MANAGE,
     ("POST", "/v1/queues/{queue}/redrive/{task}/undo"): Right.MANAGE,
     ("POST", "/v1/transactions"): Right.LOOK,  # its steps say what else
+    ("GET", "/v1/schedules"): Right.MANAGE,
+    ("PUT", "/v1/schedules/{schedule}"): Right.MANAGE,
+    ("GET", "/v1/schedules/{schedule}"): Right.MANAGE,
+    ("DELETE", "/v1/schedules/{schedule}"): Right.MANAGE,
     ("GET", "/v1/cluster"): Right.OBSERVE,
     ("GET", "/v1/cluster/digest"): Right.INSPECT,
     ("POST", "/v1/cluster/scrub"): Right.ADMINISTER,
@@ -141,7 +145,7 @@ ROUTES: dict[tuple[str, str], Right] = {
     ("GET", "/messages"): Right.RECEIVE,
     ("POST", "/ack_message"): Right.RECEIVE,
 }
-NAMED = ("queue",)
+NAMED = ("queue", "schedule")
 """What in a path is a name that patterns are for."""
 
 

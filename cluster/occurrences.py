@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cluster.cron import Schedule as Timing
-from cluster.cron import ScheduleError, parse_cron, parse_every
+from cluster.cron import ScheduleError, next_runs, parse_cron, parse_every
 from storage import schedule_look
 from storage.block import encode_block
 from storage.limits import SCHEDULE_CATCH_UP_MAX, SCHEDULE_LATE_MS
@@ -89,6 +89,19 @@ def _timing(cron: str, every_ms: int, time_zone: str) -> Timing:
 def timing_of(plan: Plan) -> Timing:
     """When a plan's times are. Raises `ScheduleError`."""
     return _timing(*plan.timing)
+
+
+def next_times(schedule: Schedule, count: int) -> list[int]:
+    """The next `count` times of a schedule (cluster milliseconds): none if it is paused or cannot be read here."""
+    if schedule.plan.paused or schedule.next_ms == NEVER:
+        return []
+    try:
+        timing = timing_of(schedule.plan)
+    except ScheduleError:
+        return []
+    if not schedule.next_ms:  # the leader finds out the same in a moment
+        return next_runs(timing, schedule.after_ms, count)
+    return [schedule.next_ms, *next_runs(timing, schedule.next_ms, count - 1)]
 
 
 def _next(timing: Timing, after_ms: int) -> int:

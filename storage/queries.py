@@ -69,7 +69,7 @@ def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
                 return Refused(MALFORMED), b""
             return _look_at(state, query)
         case GetSchedule() | ListSchedules():
-            return schedule_look.answer(state, query, clock_ms(state)), b""
+            return schedule_look.answer(state, query), b""
         case ListAccessKeys():
             return _list_access_keys(state), b""
         case GetTopic() | ListTopics() | ListSubscriptions() | Rehearse() | GetRoutes():

@@ -14,12 +14,12 @@ from storage.schedule_operations import GetSchedule, ListSchedules, ScheduleInfo
 from storage.state import State
 
 
-def answer(state: State, query: GetSchedule | ListSchedules, now_ms: int) -> ScheduleInfo | ScheduleList | Refused:
+def answer(state: State, query: GetSchedule | ListSchedules) -> ScheduleInfo | ScheduleList | Refused:
     """One schedule, or a page of them."""
     if isinstance(query, ListSchedules):
-        return _list(state, query, now_ms)
+        return _list(state, query)
     schedule = find_schedule(state, query.schedule)
-    return Refused(SCHEDULE_NOT_FOUND) if schedule is None else ScheduleInfo(schedule, now_ms)
+    return Refused(SCHEDULE_NOT_FOUND) if schedule is None else ScheduleInfo(schedule)
 
 
 def find_schedule(state: State, name: str) -> Schedule | None:
@@ -45,7 +45,7 @@ def due_schedules(state: State, now_ms: int) -> Iterator[Schedule]:
         yield schedule
 
 
-def _list(state: State, query: ListSchedules, now_ms: int) -> ScheduleList:
+def _list(state: State, query: ListSchedules) -> ScheduleList:
     schedules: list[Schedule] = []
     bytes_left = RECEIVE_BYTES_MAX
     for key, record in state.scan(records.SCHEDULES, query.after.encode()):
@@ -56,4 +56,4 @@ def _list(state: State, query: ListSchedules, now_ms: int) -> ScheduleList:
         if len(schedules) >= query.limit or (schedules and bytes_left < 0):
             break
         schedules.append(records.decode_schedule(record))
-    return ScheduleList(schedules, now_ms)
+    return ScheduleList(schedules)

@@ -60,11 +60,13 @@ class ListSchedules(msgspec.Struct, array_like=True, frozen=True, tag=45):
 
 
 class SchedulePut(msgspec.Struct, array_like=True, frozen=True, tag=14):
-    """The schedule now has this plan. `created`: it did not exist before. `changed`: its plan differs now."""
+    """The schedule now has this plan. `created`: it did not exist before. `changed`: its plan differs now. `next_ms`
+    and `after_ms` as in `storage.records.Schedule`."""
 
     created: bool
     changed: bool
-    at_ms: int
+    next_ms: int
+    after_ms: int
 
 
 class Occurred(msgspec.Struct, array_like=True, frozen=True, tag=15):
@@ -75,14 +77,12 @@ class Occurred(msgspec.Struct, array_like=True, frozen=True, tag=15):
 
 
 class ScheduleInfo(msgspec.Struct, array_like=True, frozen=True, tag=44):
-    """A schedule as it is, at cluster time `now_ms`."""
+    """A schedule as it is."""
 
     schedule: Schedule
-    now_ms: int
 
 
 class ScheduleList(msgspec.Struct, array_like=True, frozen=True, tag=45):
     """Schedules in order of name."""
 
     schedules: list[Schedule]
-    now_ms: int = 0

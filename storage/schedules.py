@@ -41,13 +41,13 @@ def put_schedule(turn: Turn, operation: PutSchedule) -> Outcome:
             return Refused(SCHEDULE_LIMIT, SCHEDULES_MAX)
         turn.shard.schedules += 1
         _file(turn, Schedule(name, plan, turn.now_ms, 0, after_ms=turn.now_ms))
-        return SchedulePut(True, True, turn.now_ms)
+        return SchedulePut(True, True, 0, turn.now_ms)
     if schedule.plan == plan:
-        return SchedulePut(False, False, turn.now_ms)
+        return SchedulePut(False, False, schedule.next_ms, schedule.after_ms)
     _take_out(turn, schedule)
     _replan(schedule, plan, turn.now_ms)
     _file(turn, schedule)
-    return SchedulePut(False, True, turn.now_ms)
+    return SchedulePut(False, True, schedule.next_ms, schedule.after_ms)
 
 
 def _replan(schedule: Schedule, plan: Plan, now_ms: int) -> None:

@@ -12,6 +12,7 @@ from aiohttp import ClientSession, TCPConnector
 from api.http import HttpServer
 from api.request import HttpSettings
 from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardDigest, ShardStatus, Status
+from cluster.occurrences import Occurrences
 from cluster.wire import ToldLook
 from storage import queries, redrive_look
 from storage.machine import apply
@@ -100,9 +101,12 @@ class FakeClient(Client):
         return Reply(outcome, memoryview(b""))
 
     def lead(self) -> None:
-        """Take all steps of redrives that are due."""
+        """Take all steps of redrives that are due, and have all times of schedules come."""
         while (step := redrive_look.next_step(self.store, self.now_ms)) is not None:
             self._write(encode_item(0, 0, step))
+        while items := Occurrences(self.store).due(self.now_ms, ""):
+            for item in items:
+                self._write(item)
 
     def _write(self, item: bytes) -> Outcome:
         index = self.store.last_index + 1

@@ -68,10 +68,10 @@ class Schedules:
         schedule = self.known.get(name)
         if schedule is None:
             self.known[name] = Schedule(plan, self.model.now_ms, self.model.now_ms)
-            return SchedulePut(True, True, self.model.now_ms)
+            return SchedulePut(True, True, 0, self.model.now_ms)
         old = schedule.plan
         if old == plan:
-            return SchedulePut(False, False, self.model.now_ms)
+            return SchedulePut(False, False, schedule.next_ms, schedule.after_ms)
         schedule.plan, schedule.changed_ms = plan, self.model.now_ms
         schedule.version += 1
         is_resumed = old.paused and not plan.paused
@@ -80,7 +80,7 @@ class Schedules:
         is_anew = (old.cron, old.every_ms, old.time_zone) != (plan.cron, plan.every_ms, plan.time_zone)
         if is_anew or (is_resumed and plan.catch_up == "none"):
             schedule.next_ms, schedule.after_ms, schedule.caught_up = 0, self.model.now_ms, 0
-        return SchedulePut(False, True, self.model.now_ms)
+        return SchedulePut(False, True, schedule.next_ms, schedule.after_ms)
 
     def occur(self, operation: Occur, bodies: list[Body]) -> Outcome:
         schedule = self.known.get(operation.schedule)
