@@ -158,10 +158,10 @@ class RollingRestart(Fault):
 # --- system calls -----------------------------------------------------------------------------------------------------
 
 
-async def strike(fleet: Fleet, name: str, calls: str, effect: str, number: int, file: str = "") -> str:
+async def strike(fleet: Fleet, name: str, calls: str, effect: str, number: int, file: str = "", until: str = "") -> str:
     """Have strace hold on to a node's shard until something happens to it at a certain call; says what came.
 
-    Only calls on `file` count, if it is given.
+    Only calls on `file` count, if it is given. It is waited for no longer than for the node `until` to be ready.
 
     NB: no --seccomp-bpf: with it, strace 6.1 does not send the signal.
     """
@@ -177,7 +177,7 @@ async def strike(fleet: Fleet, name: str, calls: str, effect: str, number: int, 
     )
     told = f"{effect} at {name}'s {calls} number {number}"
     try:
-        if await _comes(lambda: _has_ended(pid)):
+        if await (_ends_before_ready(fleet, pid, until) if until else _comes(lambda: _has_ended(pid))):
             return told
         if trace.exists() and "INJECTED" in trace.read_text():
             fleet.trouble.append(f"{name} lives on after {told}")
@@ -186,6 +186,15 @@ async def strike(fleet: Fleet, name: str, calls: str, effect: str, number: int, 
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def _ends_before_ready(fleet: Fleet, pid: int, name: str) -> bool:
+    deadline_s = time.monotonic() + RECOVERY_S
+    while not _has_ended(pid) and time.monotonic() < deadline_s:
+        if fleet.is_running(name) and (await fleet.call(name, "GET", "/readyz"))[0] == 200:
+            return _has_ended(pid)
+        await asyncio.sleep(POLL_S)
+    return _has_ended(pid)
 
 
 async def _shard(fleet: Fleet, name: str) -> int:
@@ -265,15 +274,19 @@ class KillAtInstall(Wipe):
         told, name = await super().inject(), self.hit[0]
         self.fleet.may_end(name, may=True)
         self.fleet.up(name)
-        call, most = self.rng.choice((("pwrite64", 12), ("fsync", 4), ("ftruncate", 3), ("rename", 1)))
-        return f"{told}, " + await strike(self.fleet, name, call, "signal=SIGKILL", self.rng.randint(1, most))
+        call, most = self.rng.choice((("pwrite64", 12), ("fsync", 4), ("ftruncate", 1), ("rename", 1)))
+        number = self.rng.randint(1, most)
+        return f"{told}, " + await strike(self.fleet, name, call, "signal=SIGKILL", number, until=name)
 
 
 class KillAtCopy(Wipe):
-    """The leader is killed at the Nth write of the copy that it makes for a wiped node."""
+    """The leader is killed while it makes, checks or sends a copy for a wiped node.
+
+    It does that in pieces, and nothing else in a shard calls pread64.
+    """
 
     name = "kill-at-copy"
-    how = "strace kills the leader at its Nth write(2), N = 1 … 6, while it makes a copy for a wiped node"
+    how = "strace kills the leader while it copies its store for a wiped node, at its Nth read of the copy, N = 1 … 6"
     keeps_majority = False
     hold_s = (0.0, 1.0)
 
@@ -285,7 +298,8 @@ class KillAtCopy(Wipe):
             return f"{told}, which led until then"
         self.hit.append(leader)
         self.fleet.may_end(leader, may=True)
-        return f"{told}, " + await strike(self.fleet, leader, "write", "signal=SIGKILL", self.rng.randint(1, 6))
+        number = self.rng.randint(1, 6)
+        return f"{told}, " + await strike(self.fleet, leader, "pread64", "signal=SIGKILL", number, until=wiped)
 
 
 class KillCopier(Wipe):
