@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: run test bench simulate chaos soak clean
+.PHONY: run test bench simulate chaos soak fuzz clean
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@echo "==> making $(VENV)"
@@ -36,6 +36,10 @@ chaos: $(VENV)/ready
 MINUTES ?= 10
 soak: $(VENV)/ready
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
+
+EXAMPLES ?= 100
+fuzz: $(VENV)/ready
+	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/api/test_schemathesis.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis trimaran-data

@@ -1,4 +1,4 @@
-"""Commands for messages: send, receive, ack."""
+"""Commands for messages: send, receive, ack, nack, extend."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ WAIT_MS_MAX = 20_000
 """Longest a node holds back an empty answer; a longer --wait asks again."""
 
 Queue = Annotated[str, Parameter(help="The queue.")]
+Receipts = Annotated[
+    tuple[str, ...], Parameter(allow_leading_hyphen=True, help="Receipts of messages; - reads one from each line.")
+]
 
 
 def send(
@@ -37,16 +40,25 @@ def send(
     attribute: Annotated[
         tuple[str, ...], Parameter(alias="-a", help="NAME=VALUE, sent beside each body; may be repeated.")
     ] = (),
+    delay_ms: Annotated[int | None, Parameter(help="Deliver it so long from now.")] = None,
+    at: Annotated[str | None, Parameter(help="Deliver it then: 2030-01-31T08:00:00Z.")] = None,
+    ttl_ms: Annotated[int | None, Parameter(help="How long it is kept when nobody takes it.")] = None,
+    priority: Annotated[int | None, Parameter(help="0 to 9; higher goes first.")] = None,
+    group: Annotated[str | None, Parameter(help="Its group: order in fifo queues, turns in fair ones.")] = None,
+    key: Annotated[str | None, Parameter(help="A key of your own to find it by.")] = None,
+    dedup_id: Annotated[str | None, Parameter(help="What was sent with this id before is not sent again.")] = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> int:
-    """Send a message, or a file of them.
+    """Send a message, or a file of them. The options are those of each message.
 
     When it returns, the messages are on the disks of a majority of the nodes.
 
     ```
     trimaran send orders "one sloop, two oars"
     trimaran send orders --attribute colour=red "a red buoy"
+    trimaran send orders --priority 9 --key order-7 "a red buoy, quickly"
+    trimaran send orders --at 2030-01-31T08:00:00Z "a sloop in winter"
     trimaran send photos - < cat.jpg
     trimaran send orders --file orders.jsonl
     ```
@@ -59,10 +71,20 @@ def send(
     if not bodies:
         complain(f"{file} is empty: nothing was sent")
         return Exit.DONE
-    attributes = dict(_attribute(text) for text in attribute)
+    given = {
+        "attributes": dict(read_attribute(text) for text in attribute) or None,
+        "delay_ms": delay_ms,
+        "at": at,
+        "ttl_ms": ttl_ms,
+        "priority": priority,
+        "group": group,
+        "key": key,
+        "dedup_id": dedup_id,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
     client, sent = Client(url), 0
     for batch in _batches(bodies):
-        messages = [_message(item, attributes) for item in batch]
+        messages = [_message(item) | options for item in batch]
         answer = client.request("POST", queue_path(queue, "messages"), {"messages": messages})
         sent += len(answer["messages"])
         for message in answer["messages"] if json else ():
@@ -123,19 +145,10 @@ def receive(
     if not ack:
         return Exit.DONE
     sys.stdout.flush()  # acked means gone: not before it is really printed
-    return _settle(client, queue, [message["receipt"] for message in messages], json=False, quiet=True)
+    return _settle(client, queue, "ack", [message["receipt"] for message in messages], json=False, quiet=True)
 
 
-def ack(
-    queue: Queue,
-    receipts: Annotated[
-        tuple[str, ...], Parameter(allow_leading_hyphen=True, help="Receipts of messages; - reads one from each line.")
-    ],
-    /,
-    *,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> int:
+def ack(queue: Queue, receipts: Receipts, /, *, url: Url = DEFAULT_URL, json: Json = False) -> int:
     """Ack messages: they are done, and never delivered again.
 
     ```
@@ -145,28 +158,87 @@ def ack(
 
     With --json, one line for each receipt. Exit code 1: some receipt was stale (its lease is over) or invalid.
     """
-    if receipts == ("-",):
-        receipts = tuple(line.decode("utf-8", "replace") for line in read_lines(sys.stdin.buffer.read()) if line)
-        if not receipts:
-            complain("no receipts came in: nothing was acked")
-            return Exit.DONE
-    return _settle(Client(url), queue, receipts, json=json, quiet=False)
+    return _settle(Client(url), queue, "ack", _read_receipts(receipts, "acked"), json=json)
 
 
-def _settle(client: Client, queue: str, receipts: Iterable[str], *, json: bool, quiet: bool) -> int:
-    receipts, acked, failed = list(receipts), 0, 0
+def nack(
+    queue: Queue,
+    receipts: Receipts,
+    /,
+    *,
+    delay_ms: Annotated[
+        int | None, Parameter(help="Deliver them so long from now; default: the queue's backoff.")
+    ] = None,
+    reason: Annotated[str, Parameter(help="Why; it is kept with a message that is given up for it.")] = "",
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> int:
+    """Nack messages: they were not handled, and are delivered again.
+
+    ```
+    trimaran nack orders AQAAAAAAAAABb3N2 --delay-ms 60000 --reason "the yard is closed"
+    ```
+
+    With --json, one line for each receipt. Exit code 1: some receipt was stale (its lease is over) or invalid.
+    """
+    more = {"reason": reason} | ({} if delay_ms is None else {"delay_ms": delay_ms})
+    return _settle(Client(url), queue, "nack", _read_receipts(receipts, "nacked"), more, json=json)
+
+
+def extend(
+    queue: Queue,
+    receipts: Receipts,
+    /,
+    *,
+    lease_ms: Annotated[int, Parameter(help="Hold them so long from now.")],
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> int:
+    """Extend leases: messages are held longer than they were received for.
+
+    ```
+    trimaran extend orders AQAAAAAAAAABb3N2 --lease-ms 600000
+    ```
+
+    With --json, one line for each receipt. Exit code 1: some receipt was stale (its lease is over) or invalid.
+    """
+    more = {"lease_ms": lease_ms}
+    return _settle(Client(url), queue, "extend", _read_receipts(receipts, "extended"), more, json=json)
+
+
+def _read_receipts(receipts: tuple[str, ...], done: str) -> Iterable[str]:
+    if receipts != ("-",):
+        return receipts
+    found = [line.decode("utf-8", "replace") for line in read_lines(sys.stdin.buffer.read()) if line]
+    if not found:
+        complain(f"no receipts came in: nothing was {done}")
+    return found
+
+
+def _settle(
+    client: Client,
+    queue: str,
+    verb: str,
+    receipts: Iterable[str],
+    more: dict[str, Any] | None = None,
+    *,
+    json: bool,
+    quiet: bool = False,
+) -> int:
+    done = f"{verb}ed"
+    receipts, settled, failed = list(receipts), 0, 0
     for start in range(0, len(receipts), BATCH_MESSAGES_MAX):
-        batch = receipts[start : start + BATCH_MESSAGES_MAX]
-        for result in client.request("POST", queue_path(queue, "ack"), {"receipts": batch})["results"]:
+        wish = {"receipts": receipts[start : start + BATCH_MESSAGES_MAX]} | (more or {})
+        for result in client.request("POST", queue_path(queue, verb), wish)["results"]:
             if json:
                 say_json(result)
-            if result["status"] == "acked":
-                acked += 1
+            if result["status"] == done:
+                settled += 1
             else:
                 failed += 1
-                complain(f"not acked, {result['status']}: {printable(str(result['receipt']))}")
-    if not json and not quiet:
-        say(f"acked {acked:,} of {acked + failed:,}")
+                complain(f"not {done}, {result['status']}: {printable(str(result['receipt']))}")
+    if receipts and not json and not quiet:
+        say(f"{done} {settled:,} of {settled + failed:,}")
     return Exit.FAILED if failed else Exit.DONE
 
 
@@ -181,19 +253,19 @@ def _read(file: Path) -> bytes:
         raise UsageError(f"--file {file} cannot be read: {error.strerror}") from error
 
 
-def _attribute(text: str) -> tuple[str, str]:
+def read_attribute(text: str) -> tuple[str, str]:
+    """Name and value of NAME=VALUE. Raises `UsageError`."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise UsageError(f"--attribute {text!r} is not NAME=VALUE")
     return name, value
 
 
-def _message(body: bytes, attributes: dict[str, str]) -> dict[str, Any]:
+def _message(body: bytes) -> dict[str, Any]:
     try:
-        message: dict[str, Any] = {"body": body.decode()}
+        return {"body": body.decode()}
     except UnicodeDecodeError:
-        message = {"body_base64": base64.b64encode(body).decode()}
-    return message | ({"attributes": attributes} if attributes else {})
+        return {"body_base64": base64.b64encode(body).decode()}
 
 
 def _batches(bodies: list[bytes]) -> Iterable[list[bytes]]:
@@ -210,10 +282,18 @@ def _batches(bodies: list[bytes]) -> Iterable[list[bytes]]:
 
 def _show(message: dict[str, Any], *, with_receipt: bool) -> None:
     say(f"message {message['message_id']}, attempt {message['attempt']}, sent {message['timestamp']}")
+    show_message(message)
+    if with_receipt:
+        say(f"  receipt {message['receipt']}")
+
+
+def show_message(message: dict[str, Any]) -> None:
+    """Print what a message carries: options, attributes, body."""
+    for name in ("key", "group", "priority", "dedup_id", "expires"):
+        if name in message:
+            say(f"  {name} {printable(str(message[name]))}")
     for name, value in (message.get("attributes") or {}).items():
         say(f"  {printable(name)}: {printable(str(value))}")
     body = message.get("body")
     text = printable(body) if body is not None else f"(binary, base64) {message.get('body_base64', '')}"
     say("\n".join(f"    {line}" for line in text.split("\n")))
-    if with_receipt:
-        say(f"  receipt {message['receipt']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -57,6 +58,9 @@ def create(
     lease_ms: Annotated[Milliseconds, Parameter(help="How long a received message is held for its consumer.")] = None,
     retention_ms: Annotated[Milliseconds, Parameter(help="How long a message is kept when nobody takes it.")] = None,
     body_bytes_max: Annotated[int | None, Parameter(help="Largest body a message may have.")] = None,
+    set_: Annotated[
+        tuple[str, ...], Parameter(name="--set", help="SETTING=VALUE, for any setting; VALUE is JSON, or a text.")
+    ] = (),
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> int:
@@ -65,10 +69,13 @@ def create(
     ```
     trimaran queues create orders
     trimaran queues create thumbnails --lease-ms 600000
+    trimaran queues create mails --set attempts_max=5 --set dead_letter_queue=dead --set fair=true
+    trimaran queues create calls --set 'rate={"messages": 10, "per_ms": 60000}'
     ```
     """
     given = {"lease_ms": lease_ms, "retention_ms": retention_ms, "body_bytes_max": body_bytes_max}
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    settings |= dict(_setting(text) for text in set_)
     answer = Client(url).request("PUT", queue_path(queue), settings)
     say_json(answer) if json else say(f"queue {printable(queue)} is ready")
     return Exit.DONE
@@ -130,6 +137,16 @@ def delete(
     Client(url).request("DELETE", queue_path(queue))
     say_json({"queue": queue, "deleted": True}) if json else say(f"queue {printable(queue)} is deleted")
     return Exit.DONE
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--set {text!r} is not SETTING=VALUE")
+    try:
+        return name, json_module.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _confirm(yes: bool, what: str) -> None:

@@ -179,7 +179,7 @@ EXAMPLES: tuple[Example, ...] = (
             "type": "urn:trimaran:stale-receipt",
             "title": "A receipt is stale: nothing was done",
             "status": 409,
-            "detail": "A receipt is stale: nothing was done.",
+            "detail": "$.nacks[0].receipts[0]: the message is not held under it any more.",
             "remedy": "Leave it out, and receive the message again.",
             "field": "$.nacks[0].receipts[0]",
             "stale": ["$.nacks[0].receipts[0]"],

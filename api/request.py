@@ -196,17 +196,25 @@ def _unreadable(detail: str, remedy: str) -> Problem:
     return Problem(415, "media-type", "The content cannot be read", detail, remedy=remedy)
 
 
-async def idempotency(request: web.Request, part: int = 0) -> tuple[bytes, bytes] | None:
-    """Digests of the Idempotency-Key, bound to method and path, and of the whole request; None without one.
-
-    `part` counts the operations of a request that needs several: each takes effect once, under a key of its own.
-    """
+def idempotency_key(request: web.Request) -> str | None:
+    """The Idempotency-Key, if there is one. Raises `Problem`."""
     header = request.headers.get("Idempotency-Key")
     if header is None:
         return None
     key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise invalid("Idempotency-Key", "1 to 255 visible ASCII characters are needed", "Send a UUID.", 255)
+    return key
+
+
+async def idempotency(request: web.Request, part: int = 0) -> tuple[bytes, bytes] | None:
+    """Digests of the Idempotency-Key, bound to method and path, and of the whole request; None without one.
+
+    `part` counts the operations of a request that needs several: each takes effect once, under a key of its own.
+    """
+    key = idempotency_key(request)
+    if key is None:
+        return None
     scope = f"{request.method} {request.path}\n".encode()
     named = hashlib.blake2b(scope + key.encode(), digest_size=16, salt=bytes([part])).digest()
     whole = hashlib.blake2b(scope + await read_bytes(request), digest_size=16).digest()

@@ -31,6 +31,7 @@ from api.request import (
     answer,
     choice,
     idempotency,
+    idempotency_key,
     integer,
     queue_name,
     read,
@@ -365,6 +366,7 @@ async def settle(
     request: web.Request, rounds: list[list[Claim]], operation: Callable[[list[Claim]], Ack | Nack | Extend]
 ) -> set[tuple[int, int]]:
     """Settle claims, round by round; returns message id and token of what was not held."""
+    idempotency_key(request)  # is refused also where nothing is asked for
     stale: set[tuple[int, int]] = set()
     for part, claims in enumerate(rounds):
         outcome = (await submit(request, operation(claims), part=part)).outcome

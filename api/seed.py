@@ -80,9 +80,8 @@ async def ack_message(request: web.Request) -> web.Response:
     """A received message is done."""
     text = (await read(request, SeedAck)).receipt
     rounds = read_receipts([text]).rounds
-    status = "invalid"
-    if rounds:
-        status = "stale" if await settle(request, rounds, lambda claims: Ack(QUEUE, claims)) else "acked"
+    stale = await settle(request, rounds, lambda claims: Ack(QUEUE, claims))
+    status = "stale" if stale else "acked" if rounds else "invalid"
     return answer(request, {"receipt": text, "status": status})
 
 

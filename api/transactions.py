@@ -190,8 +190,9 @@ def _refused(refusal: Refused, steps: list[_Step]) -> Problem:
             pairs = not_held(claimed, Settled(refusal.stale))
             stale = sorted(step.proven[pair] for pair in pairs)
             fields = [f"{step.place}.receipts[{position}]" for position in stale]
-            problem.document["field"] = fields[0]
-            problem.document["stale"] = fields
+            more = f" and {len(fields) - 1} more" if len(fields) > 1 else ""
+            problem.document["detail"] = f"{fields[0]}{more}: the message is not held under it any more."
+            problem.document |= {"field": fields[0], "stale": fields}
         case codes.QUEUE_NOT_FOUND | codes.QUEUE_FULL:
             problem.document["field"] = f"{step.place}.queue"
     return problem
