@@ -604,11 +604,12 @@ class ClockJump(Fault):
     """One node's wall clock jumps by an hour, and back."""
 
     name, layer = "clock-jump", "clock"
-    how = "one node's wall clock an hour ahead or behind, while it runs"
+    how = "one node's wall clock, half the time the leader's, an hour ahead or behind, while it runs"
     hold_s = (4.0, 12.0)
 
     async def inject(self) -> str:
-        one, offset_s = self.some(1)[0], self.rng.choice((HOUR_S, -HOUR_S))
+        one = await self.fleet.leader_now() if self.rng.random() < 0.5 else self.some(1)[0]
+        offset_s = self.rng.choice((HOUR_S, -HOUR_S))
         self.jumped = one
         self.fleet.set_clock(one, offset_s)
         return f"clock of {one} {offset_s:+d} s"

@@ -167,7 +167,7 @@ class History:
 
 def check(history: History, *, drained: bool) -> Findings:
     """Look for everything that must not be. `drained`: every queue was emptied, so that what is missing is lost."""
-    violations = [f"answer: {surprise}" for surprise in history.surprises]
+    violations = [f"answer: {times} times {told}" for told, times in sorted(Counter(history.surprises).items())]
     for count in history.counts:
         if not count.lowest <= count.counted <= count.highest:
             violations.append(

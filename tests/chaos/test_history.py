@@ -242,4 +242,4 @@ def test_a_count_must_lie_within_what_the_history_allows() -> None:
 
 
 def test_an_answer_that_no_rule_allows_is_reported() -> None:
-    assert check(History(surprises=["send: 500 {}"]), drained=True).violations == ["answer: send: 500 {}"]
+    assert check(History(surprises=["send: 500 {}"] * 2), drained=True).violations == ["answer: 2 times send: 500 {}"]
