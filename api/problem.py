@@ -108,6 +108,8 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
         "Create it with PUT /v1/topics/{topic}/subscriptions/{subscription}.",
     ),
     codes.SUBSCRIPTION_LIMIT: (409, "A topic has too many subscriptions", "Delete some, or use another topic."),
+    codes.SUBSCRIPTION_CHANGED: (409, "The subscription has changed meanwhile", "Read it, and put it again."),
+    codes.LABELS_LIMIT: (413, "A topic's labels are too large", "Take some off: `limit` bytes are allowed in all."),
     codes.COPIES_LIMIT: (413, "One publish goes to too many queues at once", "Publish fewer messages at a time."),
     codes.MATCHING_TOO_LONG: (
         413,

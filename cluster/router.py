@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from cluster.dispatcher import Request
-from storage.block import BadChecksumError, is_whole
+from storage.block import BadChecksumError, is_whole, join, parts_between
 from storage.codes import MALFORMED, MATCHING_TOO_LONG
 from storage.operations import (
     Keyed,
@@ -47,10 +47,25 @@ class Router:
         targets = self._targets(operation, item.block)
         if isinstance(targets, Refused):
             return targets
-        routed = msgspec.structs.replace(operation, targets=targets)
+        try:
+            routed, block = self._slimmed(msgspec.structs.replace(operation, targets=targets), item.block)
+        except BadChecksumError:
+            return Refused(MALFORMED)
         request.operation = msgspec.structs.replace(asked, operation=routed) if type(asked) is Keyed else routed
-        request.raw = encode_item(request.session, request.seq, request.operation, item.block)
+        request.raw = encode_item(request.session, request.seq, request.operation, block)
         return None
+
+    def _slimmed(self, publish: Publish, block: memoryview) -> tuple[Publish, bytes | memoryview]:
+        """A publish without the form of its messages that nobody takes: the log keeps what it is given."""
+        table = self._table(publish.topic)
+        if not publish.enveloped or table is None:
+            return publish, block
+        forms = {table.subscriptions[target.subscription].enveloped for target in publish.targets or []}
+        if len(forms) > 1:
+            return publish, block
+        first = publish.count if True in forms else 0
+        kept = join(parts_between(block, 2 * publish.count, first, first + publish.count))
+        return msgspec.structs.replace(publish, enveloped=False), kept
 
     def _targets(self, publish: Publish, block: memoryview) -> list[Target] | Refused:
         is_sound = len(publish.routing_keys) in (0, publish.count)

@@ -84,6 +84,9 @@ ROUTING_WORDS_MAX = 32
 TOPICS_MAX = 10_000
 """Topics of one shard."""
 
+LABELS_BYTES_MAX = 32 * 1024
+"""Bytes of a topic's labels, names and texts: 50 tags of SNS at their longest, which most topics are far from."""
+
 SUBSCRIPTIONS_MAX = 1000
 """Subscriptions of one topic: each may be asked about each of its messages."""
 

@@ -18,8 +18,10 @@ from storage.block import is_whole
 from storage.codes import (
     COPIES_LIMIT,
     GROUP_REQUIRED,
+    LABELS_LIMIT,
     MALFORMED,
     QUEUE_NOT_FOUND,
+    SUBSCRIPTION_CHANGED,
     SUBSCRIPTION_LIMIT,
     SUBSCRIPTION_NOT_FOUND,
     TOPIC_FIXED,
@@ -27,7 +29,7 @@ from storage.codes import (
     TOPIC_LIMIT,
     TOPIC_NOT_FOUND,
 )
-from storage.limits import PUBLISH_COPIES_MAX, ROUTES_MAX, ROUTES_MS, SUBSCRIPTIONS_MAX, TOPICS_MAX
+from storage.limits import LABELS_BYTES_MAX, PUBLISH_COPIES_MAX, ROUTES_MAX, ROUTES_MS, SUBSCRIPTIONS_MAX, TOPICS_MAX
 from storage.operations import (
     Done,
     Outcome,
@@ -51,14 +53,27 @@ from storage.turn import Turn
 
 
 def put_topic(turn: Turn, operation: PutTopic) -> Outcome:
-    """Create a topic."""
+    """Create a topic, or change its labels."""
     topic = turn.topic(operation.topic)
+    if topic is not None and topic.fifo != operation.fifo:
+        return Refused(TOPIC_FIXED)
+    if topic is None and operation.when == "there":
+        return Refused(TOPIC_NOT_FOUND)
+    if topic is not None and operation.when == "new":
+        return TopicPut(created=False, changed=False)
+    old = {} if topic is None else topic.labels
+    labels = {name: text for name, text in sorted((old | operation.labels).items()) if text}
+    if sum(len(name.encode()) + len(text.encode()) for name, text in labels.items()) > LABELS_BYTES_MAX:
+        return Refused(LABELS_LIMIT, LABELS_BYTES_MAX)
     if topic is not None:
-        return Refused(TOPIC_FIXED) if topic.fifo != operation.fifo else TopicPut(created=False, changed=False)
+        if labels != old:
+            topic.labels = labels
+            turn.put_topic(topic)
+        return TopicPut(created=False, changed=labels != old)
     if turn.shard.topics >= TOPICS_MAX:
         return Refused(TOPIC_LIMIT, TOPICS_MAX)
     turn.shard.topics += 1
-    turn.put_topic(Topic(operation.topic, turn.next_number(), operation.fifo, turn.now_ms))
+    turn.put_topic(Topic(operation.topic, turn.next_number(), operation.fifo, turn.now_ms, labels=labels))
     return TopicPut(created=True, changed=True)
 
 
@@ -85,6 +100,8 @@ def put_subscription(turn: Turn, operation: PutSubscription) -> Outcome:
     if queue.settings.fifo != topic.fifo:
         return Refused(TOPIC_KIND)
     old = _subscription(turn, topic, operation.name)
+    if operation.instead_of not in (-1, 0 if old is None else old.version):
+        return Refused(SUBSCRIPTION_CHANGED)
     if old is None and topic.subscriptions >= SUBSCRIPTIONS_MAX:
         return Refused(SUBSCRIPTION_LIMIT, SUBSCRIPTIONS_MAX)
     new = Subscription(
@@ -100,7 +117,7 @@ def put_subscription(turn: Turn, operation: PutSubscription) -> Outcome:
     )
     if new == old:
         return TopicPut(created=False, changed=False)
-    topic.version += 1
+    topic.version = turn.next_number()
     topic.subscriptions += old is None
     new = msgspec.structs.replace(new, version=topic.version)
     turn.state.put(records.subscription_key(topic.number, new.name), records.encode(new))
@@ -116,7 +133,7 @@ def delete_subscription(turn: Turn, operation: DeleteSubscription) -> Outcome:
     if _subscription(turn, topic, operation.name) is None:
         return Refused(SUBSCRIPTION_NOT_FOUND)
     turn.state.delete(records.subscription_key(topic.number, operation.name))
-    topic.version += 1
+    topic.version = turn.next_number()
     topic.subscriptions -= 1
     turn.put_topic(topic)
     return Done()

@@ -393,9 +393,10 @@ class Redrive(msgspec.Struct, array_like=True):
 class Topic(msgspec.Struct, array_like=True):
     """A topic.
 
-    `fifo`: its queues are, too. `next_id` is the id of the next message published to it. `version` counts the changes
-    of its subscriptions, of which there are `subscriptions`. `routes` publishes are remembered, the oldest until
-    `routes_due_ms`, for which a timer is set.
+    `fifo`: its queues are, too. `next_id` is the id of the next message published to it. `version` is a number that
+    was never given before whenever its subscriptions change, of which there are `subscriptions`. `routes` publishes are
+    remembered, the oldest until `routes_due_ms`, for which a timer is set. `labels` are for clients: the rules do not
+    look at them.
     """
 
     name: str
@@ -407,6 +408,7 @@ class Topic(msgspec.Struct, array_like=True):
     subscriptions: int = 0
     routes: int = 0
     routes_due_ms: int = 0
+    labels: dict[str, str] = {}
 
 
 class Subscription(msgspec.Struct, array_like=True, frozen=True):

@@ -13,10 +13,16 @@ from storage.records import Routed
 
 
 class PutTopic(msgspec.Struct, array_like=True, frozen=True, tag=15):
-    """Create a topic; one that is there stays as it is. → `TopicPut`."""
+    """Create a topic, or change the labels of one. → `TopicPut`.
+
+    `labels` are added to those it has, in place of those of the same name; one with an empty text is taken off. `when`
+    it is new, it is left alone if it is there; `when` it is there, it is not created.
+    """
 
     topic: str
     fifo: bool = False
+    labels: dict[str, str] = {}
+    when: Literal["ever", "new", "there"] = "ever"
 
 
 class DeleteTopic(msgspec.Struct, array_like=True, frozen=True, tag=16):
@@ -26,7 +32,10 @@ class DeleteTopic(msgspec.Struct, array_like=True, frozen=True, tag=16):
 
 
 class PutSubscription(msgspec.Struct, array_like=True, frozen=True, tag=17):
-    """Create a subscription, or replace it. See `storage.records.Subscription`. → `TopicPut`."""
+    """Create a subscription, or replace it. See `storage.records.Subscription`. → `TopicPut`.
+
+    `instead_of` is the version it must have, 0 if it must not be there; -1: whatever it is now.
+    """
 
     topic: str
     name: str
@@ -35,6 +44,7 @@ class PutSubscription(msgspec.Struct, array_like=True, frozen=True, tag=17):
     filter: str = ""
     filter_on: Literal["attributes", "body"] = "attributes"
     enveloped: bool = False
+    instead_of: int = -1
 
 
 class DeleteSubscription(msgspec.Struct, array_like=True, frozen=True, tag=18):
@@ -144,6 +154,7 @@ class TopicInfo(msgspec.Struct, array_like=True, frozen=True, tag=39):
     created_ms: int
     subscriptions: int
     published: int
+    labels: dict[str, str] = {}
 
 
 class TopicList(msgspec.Struct, array_like=True, frozen=True, tag=40):
@@ -164,6 +175,7 @@ class SubscriptionInfo(msgspec.Struct, array_like=True, frozen=True):
     enveloped: bool
     created_ms: int
     queue_exists: bool
+    version: int
 
 
 class SubscriptionList(msgspec.Struct, array_like=True, frozen=True, tag=41):

@@ -57,7 +57,7 @@ def answer(state: State, query: TopicQuery) -> Outcome:
 
 
 def _info(topic: Topic) -> TopicInfo:
-    return TopicInfo(topic.name, topic.fifo, topic.created_ms, topic.subscriptions, topic.next_id - 1)
+    return TopicInfo(topic.name, topic.fifo, topic.created_ms, topic.subscriptions, topic.next_id - 1, topic.labels)
 
 
 def _topics(state: State, query: ListTopics) -> TopicList:
@@ -91,6 +91,7 @@ def _subscriptions(state: State, topic: Topic, query: ListSubscriptions) -> Subs
                 subscription.enveloped,
                 subscription.created_ms,
                 not _what_is_wrong(state, topic, subscription.queue),
+                subscription.version,
             )
         )
     return SubscriptionList(found)

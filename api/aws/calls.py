@@ -88,7 +88,12 @@ _OF_ACCESS_KEYS = (
     *(codes.ACCESS_KEY_NOT_FOUND, codes.ACCESS_KEY_EXISTS, codes.ACCESS_KEY_LIMIT),
     *(codes.FIRST_ADMIN, codes.LAST_ADMIN),
 )
-"""Refusals of what no client of AWS can ask for."""
+_OF_OTHERS = (
+    *(codes.TOPIC_NOT_FOUND, codes.TOPIC_LIMIT, codes.TOPIC_FIXED, codes.TOPIC_KIND, codes.LABELS_LIMIT),
+    *(codes.SUBSCRIPTION_NOT_FOUND, codes.SUBSCRIPTION_LIMIT, codes.SUBSCRIPTION_CHANGED, codes.ROUTES_NOT_FOUND),
+    *(codes.COPIES_LIMIT, codes.MATCHING_TOO_LONG, codes.SCHEDULE_NOT_FOUND, codes.SCHEDULE_LIMIT),
+)
+"""Refusals of what no client of SQS can ask for; for those of SNS, see `api.aws.sns_calls`."""
 
 REFUSALS: dict[str, Callable[[Refused], AwsError]] = {
     codes.QUEUE_NOT_FOUND: lambda _: no_such_queue(),
@@ -126,6 +131,7 @@ REFUSALS: dict[str, Callable[[Refused], AwsError]] = {
     codes.IDEMPOTENCY_MISMATCH: lambda _: invalid("The request was sent before with other parameters."),
     codes.IDEMPOTENCY_WINDOW_FULL: lambda _: sqs("RequestThrottled", "Rate exceeded."),
     **dict.fromkeys(_OF_ACCESS_KEYS, lambda _: common("AccessDeniedException", "Access denied.")),
+    **dict.fromkeys(_OF_OTHERS, lambda _: sqs("UnsupportedOperation", "SQS does not have this operation.")),
     STORE_FULL: lambda _: sqs("OverLimit", "There is no room for more messages. Receive and delete some first."),
 }
 """How each refusal of the rules is told."""

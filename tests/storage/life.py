@@ -120,6 +120,8 @@ class Life(RuleBasedStateMachine):
         self.history: list[Proposal] = []
         self.received: list[tuple[str, Received]] = []
         self.claims: list[tuple[str, Claim]] = []
+        self.named: dict[int, tuple[str, PutSubscription]] = {}
+        """Subscriptions by version."""
 
     def teardown(self) -> None:
         for place in getattr(self, "places", []):
@@ -305,13 +307,18 @@ class Life(RuleBasedStateMachine):
         if topic is None:
             assert told == Refused(codes.TOPIC_NOT_FOUND)
             return
-        expected = TopicInfo(name, topic.fifo, topic.created_ms, len(topic.subscriptions), topic.next_id - 1)
+        subscriptions, labels = len(topic.subscriptions), topic.labels
+        expected = TopicInfo(name, topic.fifo, topic.created_ms, subscriptions, topic.next_id - 1, labels)
         assert told == expected
         listed, _ = queries.answer(store, ListSubscriptions(name))
         assert isinstance(listed, SubscriptionList)
         assert [(each.name, each.queue, each.pattern) for each in listed.subscriptions] == [
             (each.name, each.queue, each.pattern) for _, each in sorted(topic.subscriptions.items())
         ]
+        topic.versions = {each.name: each.version for each in listed.subscriptions}
+        for each in listed.subscriptions:
+            subscription = name, topic.subscriptions[each.name]
+            assert self.named.setdefault(each.version, subscription) == subscription, "a version names one state"
         for message_id, at_ms, routed in topic.routes[-12:]:
             told, _ = queries.answer(store, GetRoutes(name, message_id))
             assert told == RoutesTold(at_ms, routed)

@@ -221,6 +221,9 @@ class Topic:
     created_ms: int
     next_id: int = 1
     subscriptions: dict[str, PutSubscription] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    """As the rules tell them."""
     routes: list[tuple[int, int, list[Routed]]] = field(default_factory=list)
     """(id, when, where to) of each message."""
 
@@ -385,9 +388,17 @@ class Naive:
         topic = self.topics.get(operation.topic)
         if topic is not None and topic.fifo != operation.fifo:
             return Refused(codes.TOPIC_FIXED)
-        if topic is None:
-            self.topics[operation.topic] = Topic(operation.fifo, self.now_ms)
-        return TopicPut(topic is None, topic is None)
+        if topic is None and operation.when == "there":
+            return Refused(codes.TOPIC_NOT_FOUND)
+        if topic is not None and operation.when == "new":
+            return TopicPut(False, False)
+        mine = self.topics.setdefault(operation.topic, Topic(operation.fifo, self.now_ms))
+        before = dict(mine.labels)
+        for name, text in operation.labels.items():
+            mine.labels.pop(name, None)
+            if text:
+                mine.labels[name] = text
+        return TopicPut(topic is None, topic is None or mine.labels != before)
 
     def at_topic(
         self, topic: Topic, operation: DeleteTopic | PutSubscription | DeleteSubscription | Publish, bodies: list[Body]
@@ -406,8 +417,10 @@ class Naive:
                     return Refused(codes.QUEUE_NOT_FOUND)
                 if queue.settings.fifo != topic.fifo:
                     return Refused(codes.TOPIC_KIND)
-                topic.subscriptions[operation.name] = operation
-                return TopicPut(old is None, old != operation)
+                if operation.instead_of != -1 and operation.instead_of != topic.versions.get(operation.name, 0):
+                    return Refused(codes.SUBSCRIPTION_CHANGED)
+                new = topic.subscriptions[operation.name] = msgspec.structs.replace(operation, instead_of=-1)
+                return TopicPut(old is None, old != new)
             case Publish():
                 return self.publish(topic, operation, bodies)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from unittest.mock import patch
 
 import pytest
@@ -37,6 +38,7 @@ from storage.topic_operations import (
     PutTopic,
     RoutesTold,
     Target,
+    TopicPut,
 )
 from tests.storage.life import TOPICS, Life, check_records, item
 from tests.storage.naive import Body
@@ -64,6 +66,8 @@ BODIES = st.tuples(st.sampled_from([b"", b"a"]), st.sampled_from([b"", b"\x81\xa
 RUNS = st.lists(st.tuples(OPTIONS, st.lists(BODIES, min_size=1, max_size=3)), min_size=1, max_size=2)
 PATTERNS = st.sampled_from(["#", "#", "#", "x.*", "#.y", "x"])
 FILTERS = st.sampled_from(["", "", '{"kind": ["x"]}'])
+WHEN = st.sampled_from(["ever", "new", "there"])
+LABELS = st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["", "v"]))
 
 
 class Topics(Life):
@@ -110,9 +114,17 @@ class Topics(Life):
     def unsubscribe(self, topic: str, name: str, everything: bool) -> None:
         self.add(1, DeleteTopic(topic) if everything else DeleteSubscription(topic, name))
 
-    @rule(topic=st.sampled_from(TOPICS), other=st.sampled_from([False, False, False, True]))
-    def put_topic(self, topic: str, other: bool) -> None:
-        self.add(1, PutTopic(topic, (topic == "t.fifo") != other))
+    @rule(topic=st.sampled_from(TOPICS), other=st.sampled_from([False, False, False, True]), when=WHEN, labels=LABELS)
+    def put_topic(self, topic: str, other: bool, when: Literal["ever", "new", "there"], labels: dict[str, str]) -> None:
+        self.add(1, PutTopic(topic, (topic == "t.fifo") != other, labels, when))
+
+    @rule(topic=st.sampled_from(TOPICS), name=NAMES, pattern=PATTERNS, other=st.sampled_from([0, 0, 0, 1]))
+    def resubscribe(self, topic: str, name: str, pattern: str, other: int) -> None:
+        """A subscription is replaced if it is still the one that was looked at."""
+        self.propose()
+        known = self.model.topics[topic].versions.get(name, 0) if topic in self.model.topics else 0
+        queue = (PLAIN if topic == "t" else FIFO)[0]
+        self.add(1, PutSubscription(topic, name, queue, pattern, instead_of=known + other))
 
     @rule(queue=st.sampled_from(sorted(SETTINGS)), away=st.sampled_from([True, False, False]), data=st.data())
     def put_queue(self, queue: str, away: bool, data: st.DataObject) -> None:
@@ -200,14 +212,41 @@ def test_the_oldest_routes_make_room_and_a_bound_is_on_copies() -> None:
     life.add(1, PutTopic("t"))
     life.add(1, PutSubscription("t", "s", "a"))
     with patch.object(publishing, "ROUTES_MAX", 2), patch.object(publishing, "PUBLISH_COPIES_MAX", 3):
-        targets = [Target("s", 1, [(0, 1)])]
+        version = life.model.topics["t"].versions["s"]
+        targets = [Target("s", version, [(0, 1)])]
         for seq in range(1, 5):
             life.apply(life.now_ms, [item(2, seq, Publish("t", 1, targets=targets), [(b"", b"")])])
         known = [queries.answer(life.stores[0], GetRoutes("t", number))[0] for number in range(1, 5)]
         assert [isinstance(told, RoutesTold) for told in known] == [False, False, True, True]
-        four = [item(2, 5, Publish("t", 4, targets=[Target("s", 1, [(0, 4)])]), [(b"", b"")] * 4)]
+        four = [item(2, 5, Publish("t", 4, targets=[Target("s", version, [(0, 4)])]), [(b"", b"")] * 4)]
         assert life.apply(life.now_ms, four)[0] == [Refused(codes.COPIES_LIMIT, 3)]
     check_records(life.stores[0])
+    life.teardown()
+
+
+def test_what_was_found_out_of_a_subscription_is_of_no_use_for_its_namesake_of_a_new_topic() -> None:
+    life = Topics()
+    life.prepare(queues_max=5)
+    life.add(1, PutQueue("a", QueueSettings()))
+    life.add(1, PutTopic("t"))
+    life.add(1, PutSubscription("t", "s", "a"))
+    targets = [Target("s", life.model.topics["t"].versions["s"], [(0, 1)])]
+    life.add(1, DeleteTopic("t"))
+    life.add(1, PutTopic("t"))
+    life.add(1, PutSubscription("t", "s", "a", "only.these"))
+    asked = [item(2, 1, Publish("t", 1, targets=targets), [(b"", b"")])]
+    assert life.apply(life.now_ms, asked)[0] == [Published(1, 1, life.now_ms, [])]
+    life.teardown()
+
+
+def test_labels_are_few() -> None:
+    life = Topics()
+    life.prepare(queues_max=5)
+    life.add(1, PutTopic("t", labels={"a": "ü" * 3}))
+    with patch.object(publishing, "LABELS_BYTES_MAX", 13):
+        for label, told in (("cc", TopicPut(False, True)), ("ccc", Refused(codes.LABELS_LIMIT, 13))):
+            (outcome,), _ = life.apply(life.now_ms, [item(2, len(label), PutTopic("t", labels={"b": label * 2}), [])])
+            assert outcome == told
     life.teardown()
 
 
