@@ -18,10 +18,10 @@ import structlog
 from aiohttp import web
 
 from api.access import KEYS, first, http_request, is_local
-from api.aws import protocols, query, sqs
+from api.aws import protocols, query, sns, sqs
 from api.aws.calls import Call, Once, Submit
 from api.aws.errors import AwsError, common, sayable
-from api.aws.gaps import gap, sns_gap
+from api.aws.gaps import gap
 from api.aws.keys import admitted, authenticate
 from api.aws.names import is_host
 from api.aws.protocols import SNS, SQS_JSON, SQS_QUERY, Dialect
@@ -94,9 +94,8 @@ async def _answer(request: web.Request) -> web.Response:
 async def _act(
     request: web.Request, grant: Grant, body: bytes, dialect: Dialect, action: str, wish: Shape
 ) -> Shape | None:
-    if dialect.service is SNS:
-        raise sns_gap(action)
-    handler = sqs.HANDLERS.get(action)
+    handlers = sns.HANDLERS if dialect.service is SNS else sqs.HANDLERS
+    handler = handlers.get(action)
     if handler is None:
         raise gap(action)
     return await handler(_call(request, body, _submit(request, grant, dialect.service.name, action)), wish)

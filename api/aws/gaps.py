@@ -25,10 +25,23 @@ GAPS: dict[str, str] = {
     "UntagQueue": "tags",
     # Parameters.
     "Tags": "tags",
-    # The other service.
-    "SNS": "topics and subscriptions",
 }
-"""What is asked for → what would have to be there."""
+"""What is asked of SQS → what would have to be there."""
+
+SNS_GAPS: dict[str, str] = {
+    # Attributes of a topic.
+    "ArchivePolicy": "archives of topics",
+    "KmsMasterKeyId": "encryption with keys of KMS",
+    "Policy": "access policies on topics",
+    "SignatureVersion": "signed notifications",
+    "TracingConfig": "tracing with X-Ray",
+    # Attributes of a subscription.
+    "DeliveryPolicy": "other endpoints than queues, which take everything at once",
+    "RedrivePolicy": "dead-letter queues of subscriptions; a queue that takes nothing refuses what is published",
+    "ReplayPolicy": "archives of topics",
+    "SubscriptionRoleArn": "other endpoints than queues",
+}
+"""What is asked of SNS → what would have to be there."""
 
 
 def gap(asked: str) -> AwsError:
@@ -37,5 +50,6 @@ def gap(asked: str) -> AwsError:
 
 
 def sns_gap(asked: str) -> AwsError:
-    """The refusal of an action of SNS."""
-    return sns("InvalidParameterException", f"Invalid parameter: {asked} is not supported yet: it needs {GAPS['SNS']}.")
+    """The refusal of an attribute that SNS has."""
+    said = f"Invalid parameter: {asked} Reason: it is not supported, it needs {SNS_GAPS[asked]}"
+    return sns("InvalidParameterException", said)

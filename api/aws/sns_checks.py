@@ -1,4 +1,4 @@
-"""What SNS asks of topics, subscriptions and messages, in its own words. Nothing acts on them yet."""
+"""What SNS asks of topics, subscriptions and messages, in its own words."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from api.aws import sns_shapes as shapes
 from api.aws.attributes import is_number
 from api.aws.digests import Attribute
 from api.aws.errors import AwsError, sns
+from api.aws.gaps import SNS_GAPS, sns_gap
 from api.aws.names import ACCOUNT, REGION, is_fifo, queue_of_arn
 from api.properties import TYPE
 from storage.conditions import FilterError
 from storage.filters import compile_filter
+from storage.settings import QUEUE_NAME
 
 NAME_MAX = 256
 MESSAGE_BYTES_MAX = 256 * 1024
 """Bytes of a message with its attributes, and of a whole batch."""
 SUBJECT_MAX = 100
+FILTER_KEYS_MAX = 5
+"""Keys of a filter policy; the native API takes more."""
+NATIVE_NAME_MAX = 80
+"""Characters of a topic's name in the cluster, before .fifo; with AWS it has 256."""
 ENTRIES_MAX = 10
 TAGS_MAX = 50
 _ARN_PARTS = 6
@@ -106,8 +112,9 @@ def _is_topic_name(name: str) -> bool:
 
 def check_topic(wish: shapes.CreateTopic) -> dict[str, str]:
     """Check a topic to create; returns its attributes. Raises `AwsError`."""
-    attributes = {name: check_topic_attribute(name, text) for name, text in (wish.attributes or {}).items()}
-    fifo = attributes.get("FifoTopic") == "true"
+    given = wish.attributes or {}
+    fifo = given.get("FifoTopic", "").lower() == "true"
+    attributes = {name: check_topic_attribute(name, text, fifo=fifo) for name, text in given.items()}
     if not _is_topic_name(wish.name) or is_fifo(wish.name) != fifo:
         if fifo or is_fifo(wish.name):
             raise invalid(
@@ -115,24 +122,30 @@ def check_topic(wish: shapes.CreateTopic) -> dict[str, str]:
                 "letters, numbers, underscores, and hyphens, and must be between 1 and 256 characters long."
             )
         raise invalid("Topic Name")
-    if not fifo and "ContentBasedDeduplication" in attributes:
-        raise invalid("Attributes Reason: Content-based deduplication can only be set for FIFO topics")
+    if QUEUE_NAME.fullmatch(wish.name) is None:
+        raise invalid(f"Topic Name Reason: names have at most {NATIVE_NAME_MAX} characters here, without .fifo")
     check_tags(wish.tags or [])
     return attributes
 
 
-def check_topic_attribute(name: str, text: str | None) -> str:
+def check_topic_attribute(name: str, text: str | None, *, fifo: bool) -> str:
     """Check one attribute of a topic. Raises `AwsError`."""
     if name not in _TOPIC_ATTRIBUTES:
         raise invalid("AttributeName")
     text = text or ""
+    if name == "ContentBasedDeduplication" and not fifo:
+        raise invalid("Attributes Reason: Content-based deduplication can only be set for FIFO topics")
+    if name == "FifoThroughputScope" and (not fifo or text not in ("Topic", "MessageGroup")):
+        raise invalid("FifoThroughputScope Reason: it is Topic or MessageGroup, of a FIFO topic")
     if name in ("FifoTopic", "ContentBasedDeduplication"):
         if text.lower() not in ("true", "false"):
             raise invalid(f"Attributes Reason: {name}: Invalid value [{text[:100]}]. Must be true or false.")
         return text.lower()
     if name in ("Policy", "DeliveryPolicy", "ArchivePolicy") and text and _object(text) is None:
         raise invalid(f"{name}: failed to parse JSON.")
-    return text
+    if name in SNS_GAPS and name != "DeliveryPolicy" and text not in ("", "{}", "PassThrough"):
+        raise sns_gap(name)
+    return text if name not in SNS_GAPS or name == "DeliveryPolicy" else ""
 
 
 def check_tags(tags: Sequence[shapes.Tag]) -> None:
@@ -166,7 +179,7 @@ def check_subscription(wish: shapes.Subscribe) -> tuple[str, str, dict[str, str]
             "Invalid parameter: Endpoint Reason: FIFO SQS Queues can not be subscribed to standard SNS topics"
         )
     given = wish.attributes or {}
-    scope = given.get("FilterPolicyScope", "MessageAttributes")
+    scope = given.get("FilterPolicyScope") or "MessageAttributes"
     checked = {name: _checked(name, text, scope, topic, "Attributes Reason: ") for name, text in given.items()}
     return topic, queue, checked
 
@@ -189,16 +202,29 @@ def _checked(name: str, text: str, scope: str, topic: str, before: str) -> str:
                 raise invalid(
                     f"{before}{name}: Invalid value [{text[:100]}]. Please use either MessageBody or MessageAttributes"
                 )
+        case "FilterPolicy" if _object(text) == {}:
+            return ""  # with SNS, that takes the filter off
         case "FilterPolicy" if text:
             try:
                 compile_filter(text, "body" if SCOPES.get(scope) == "body" else "attributes")
             except FilterError as error:
                 raise invalid(f"{before}{name}: {error}") from None
+            if _keys(_object(text)) > FILTER_KEYS_MAX:
+                raise invalid(f"{before}{name}: Filter policy can not have more than {FILTER_KEYS_MAX} keys")
         case "RedrivePolicy" if text:
             _check_redrive(text, topic, before)
         case "DeliveryPolicy" | "ReplayPolicy" if text and _object(text) is None:
             raise invalid(f"{before}{name}: failed to parse JSON.")
+    if name in SNS_GAPS and text not in ("", "{}"):
+        raise sns_gap(name)
     return text
+
+
+def _keys(policy: Any) -> int:
+    """Keys that have conditions, at any depth."""
+    if isinstance(policy, dict):
+        return sum(_keys(value) if name == "$or" or isinstance(value, dict) else 1 for name, value in policy.items())
+    return sum(map(_keys, policy)) if isinstance(policy, list) else 1
 
 
 def _check_redrive(text: str, topic: str, before: str) -> None:

@@ -12,7 +12,9 @@ from aiohttp import ClientSession, TCPConnector
 from api.http import HttpServer
 from api.request import HttpSettings
 from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardDigest, ShardStatus, Status
+from cluster.dispatcher import Request
 from cluster.occurrences import Occurrences
+from cluster.router import Router
 from cluster.wire import ToldLook
 from storage import queries, redrive_look
 from storage.machine import apply
@@ -93,7 +95,12 @@ class FakeClient(Client):
 
     def _apply(self, operation: Operation, block: bytes = b"") -> Reply:
         index = self.store.last_index + 1
-        entry = encode_entry(self.now_ms, [encode_item(self._session, index, operation, block)])
+        raw = encode_item(self._session, index, operation, block)
+        request = Request("gateway", self._session, index, operation, raw, 0.0, 0)
+        refused = Router(self.store, lambda: 0.0).route(request)
+        if refused is not None:
+            return Reply(refused, memoryview(b""))
+        entry = encode_entry(self.now_ms, [request.raw])
         self.store.begin()
         self.store.append(index, 1, entry)
         outcome = apply(self.store, index, entry).applied[0].outcome

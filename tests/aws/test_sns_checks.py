@@ -76,12 +76,12 @@ def topic(name: str, tags: list[tuple[str, str]] | None = None, **attributes: st
 
 
 def test_topics_that_may_be_created() -> None:
-    assert checks.check_topic(topic("a" * 256)) == {}
+    assert checks.check_topic(topic("a" * 80)) == {}
     assert checks.check_topic(topic("a.fifo", [("k", "v")], FifoTopic="True", ContentBasedDeduplication="false")) == {
         "FifoTopic": "true",
         "ContentBasedDeduplication": "false",
     }
-    assert checks.check_topic(topic("a", DisplayName="x", Policy="{}")) == {"DisplayName": "x", "Policy": "{}"}
+    assert checks.check_topic(topic("a", DisplayName="x", Policy="{}")) == {"DisplayName": "x", "Policy": ""}
 
 
 FIFO_NAMES = (
@@ -95,6 +95,7 @@ FIFO_NAMES = (
     [
         (topic(""), "InvalidParameter", "Invalid parameter: Topic Name"),
         (topic("a" * 257), "InvalidParameter", "Invalid parameter: Topic Name"),
+        (topic("a" * 81), "InvalidParameter", "Topic Name Reason: names have at most 80 characters here"),
         (topic("a b"), "InvalidParameter", "Invalid parameter: Topic Name"),
         (topic("a.b"), "InvalidParameter", "Invalid parameter: Topic Name"),
         (topic("a.fifo"), "InvalidParameter", FIFO_NAMES),
@@ -103,6 +104,18 @@ FIFO_NAMES = (
         (topic("a", Nope="x"), "InvalidParameter", "Invalid parameter: AttributeName"),
         (topic("a", Policy="x"), "InvalidParameter", "Policy: failed to parse JSON."),
         (topic("a", ContentBasedDeduplication="true"), "InvalidParameter", "can only be set for FIFO topics"),
+        (topic("a", FifoThroughputScope="Topic"), "InvalidParameter", "of a FIFO topic"),
+        (topic("a.fifo", FifoTopic="true", FifoThroughputScope="x"), "InvalidParameter", "it is Topic or MessageGroup"),
+        *(
+            (topic("a", **{name: text}), "InvalidParameter", f"{name} Reason: it is not supported")
+            for name, text in (
+                ("ArchivePolicy", '{"MessageRetentionPeriod": 1}'),
+                ("KmsMasterKeyId", "k"),
+                ("Policy", '{"Id": "x"}'),
+                ("SignatureVersion", "2"),
+                ("TracingConfig", "Active"),
+            )
+        ),
         (topic("a", [("k", "a"), ("k", "b")]), "InvalidParameter", "Duplicated keys are not allowed."),
         (topic("a", [(str(n), "") for n in range(51)]), "TagLimitExceeded", "tag quota"),
         (topic("a", [("aws:a", "")]), "InvalidParameter", "Tags Reason"),
@@ -127,12 +140,15 @@ def test_subscriptions_that_may_be_made() -> None:
         "RawMessageDelivery": "TRUE",
         "FilterPolicyScope": "MessageBody",
         "FilterPolicy": '{"a": {"b": ["c"]}}',
-        "RedrivePolicy": json.dumps({"deadLetterTargetArn": QUEUE}),
+        "RedrivePolicy": "",
     }
     found = checks.check_subscription(subscription(attributes=given_attributes))
     assert found == ("news", "jobs", given_attributes | {"RawMessageDelivery": "true"})
     assert checks.check_subscription(subscription(topic_arn=FIFO, endpoint=QUEUE + ".fifo"))[1] == "jobs.fifo"
-    assert checks.check_subscription_attribute("FilterPolicy", None, topic="news", scope="MessageAttributes") == ""
+    for none in (None, "", "{}", " { } "):
+        assert checks.check_subscription_attribute("FilterPolicy", none, topic="news", scope="MessageAttributes") == ""
+    five = '{"a": {"b": ["c"], "d": ["e", "f"]}, "$or": [{"g": ["h"]}, {"i": ["j"]}], "k": ["l"]}'
+    assert checks.check_subscription_attribute("FilterPolicy", five, topic="news", scope="MessageBody") == five
 
 
 @pytest.mark.parametrize(
@@ -159,6 +175,17 @@ def test_subscriptions_that_may_be_made() -> None:
         ),
         # Objects nest in filters of bodies only.
         (subscription(attributes={"FilterPolicy": '{"a": {"b": ["c"]}}'}), "InvalidParameter", "FilterPolicy: /a"),
+        (
+            subscription(attributes={"FilterPolicy": json.dumps({str(n): ["x"] for n in range(6)})}),
+            "InvalidParameter",
+            "FilterPolicy: Filter policy can not have more than 5 keys",
+        ),
+        (
+            subscription(attributes={"RedrivePolicy": json.dumps({"deadLetterTargetArn": QUEUE})}),
+            "InvalidParameter",
+            "RedrivePolicy Reason: it is not supported, it needs dead-letter queues of subscriptions",
+        ),
+        (subscription(attributes={"DeliveryPolicy": '{"a": 1}'}), "InvalidParameter", "DeliveryPolicy Reason"),
         (subscription(attributes={"FilterPolicyScope": "x"}), "InvalidParameter", "MessageBody or MessageAttributes"),
         (subscription(attributes={"RedrivePolicy": "{invalidjson}"}), "InvalidParameter", "failed to parse JSON"),
         (

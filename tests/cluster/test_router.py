@@ -12,19 +12,9 @@ from storage.block import encode_block, parts
 from storage.codes import MALFORMED
 from storage.machine import apply
 from storage.memory_store import MemoryStore
-from storage.operations import (
-    Keyed,
-    Operation,
-    Publish,
-    PutQueue,
-    PutSubscription,
-    PutTopic,
-    Refused,
-    decode_items,
-    encode_entry,
-    encode_item,
-)
+from storage.operations import Keyed, Operation, PutQueue, Refused, decode_items, encode_entry, encode_item
 from storage.settings import QueueSettings
+from storage.topic_operations import Publish, PutSubscription, PutTopic
 
 PLAIN, ENVELOPED = [(b"a", b"\x80"), (b"b", b"")], [(b"<a>", b""), (b"<b>", b"")]
 
