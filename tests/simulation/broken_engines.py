@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from cluster.engine import Engine
-from cluster.messages import Append, Appended, Message
+from cluster.messages import Append, Appended, Message, Vote, Welcome
+from cluster.replication import Follower
 
 
 class Truncates(Engine):
@@ -76,6 +77,37 @@ class CompactsWhatIsNotDurable(Engine):
         self._durable_applied_index = durable
 
 
+class CountsItselfTooSoon(Engine):
+    """A leader counts its own copy of an entry before that is durable."""
+
+    def propose(self, payload: bytes) -> int:
+        index = self._durable_index = super().propose(payload)
+        return index
+
+
+class BelievesItsJournal(Engine):
+    """Takes whatever is in its journal at the start for committed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._SyncObj__raftCommitIndex = self.last_index
+
+
+class CountsVotesTwice(Engine):
+    """Counts votes without asking who gave them."""
+
+    def _on_vote(self, peer: Any, message: Vote) -> None:
+        self._voters.discard(peer.id)
+        super()._on_vote(peer, message)
+
+
+class WelcomesAtOnce(Engine):
+    """A leader vouches for whoever has forgotten everything."""
+
+    def _consider_welcome(self, peer: Any, follower: Follower) -> None:
+        self._send(peer.id, Welcome(self.term))
+
+
 class AsksNobodyBefore(Engine):
     """Campaigns without a pre-vote."""
 
@@ -94,4 +126,8 @@ BROKEN: dict[str, dict[str, Any]] = {
     "answers-too-soon": {"engine_class": AnswersTooSoon},
     "compacts-too-much": {"engine_class": CompactsWhatIsNotDurable},
     "asks-nobody-before": {"engine_class": AsksNobodyBefore},
+    "counts-itself-too-soon": {"engine_class": CountsItselfTooSoon},
+    "believes-its-journal": {"engine_class": BelievesItsJournal},
+    "counts-votes-twice": {"engine_class": CountsVotesTwice},
+    "welcomes-at-once": {"engine_class": WelcomesAtOnce},
 }

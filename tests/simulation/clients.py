@@ -64,7 +64,7 @@ class Client:
 
     async def ask(self, operation: Operation, block: bytes = b"", timeout_ms: int = 10_000) -> Reply | None:
         """Ask any gateway; None when there is no answer."""
-        name = self.rng.choice(self.world.plan.names)
+        name = self.rng.choice(list(self.world.machines))
         try:
             reply = await self.world.ask(name, operation, block, timeout_ms=timeout_ms)
         except (ClusterTrouble, BrokenError) as trouble:

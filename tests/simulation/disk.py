@@ -43,6 +43,8 @@ class Disk:
         """Indices of the journal entries that do not match their checksums."""
         self._note: Any = None
         self._members: Any = None
+        self.founders: list[str] = []
+        """Who the node was configured with when the disk was new."""
         self.store: DiskStore | None = None
         self._rest: Any = None
 
@@ -67,6 +69,7 @@ class Disk:
         """A new disk."""
         self.stop()
         self._rest = self._note = self._members = self.trouble = self.room_bytes = None
+        self.founders = []
         self.flipped.clear()
 
     def meta(self, name: str) -> bytes | None:
@@ -85,7 +88,10 @@ class Disk:
         if store is not None and self.flipped:
             store.__class__ = WornStore
 
-    def lose_power(self, now_s: float) -> None:
+    def committed(self) -> None:
+        """A transaction is durable."""
+
+    def lose_power(self) -> None:
         """Whatever was committed is durable: that is what a commit means."""
 
     @property
@@ -224,6 +230,7 @@ class DiskStore(MemoryStore):
         low_s, high_s = disk.commit_s
         self._process.spend((low_s + (high_s - low_s) * disk.rng.random()) * disk.slowness)
         super().commit()
+        disk.committed()
         self._step()
 
     def room_bytes(self) -> int:

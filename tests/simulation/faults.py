@@ -15,6 +15,9 @@ from tests.simulation.disk import Trouble
 from tests.simulation.machines import Machine, World
 from tests.simulation.plan import Event
 
+MACHINES_MAX = 5
+MEMBERS_MIN = 3
+"""There are never fewer members: of fewer, none could be spared."""
 Fault = Callable[[World, list[Machine], Event], None]
 FAULTS: dict[str, Fault] = {}
 
@@ -140,6 +143,21 @@ def pause_all(world: World, machines: list[Machine], event: Event) -> None:
                 until(world, event, process.resume)
 
 
+@fault
+def join(world: World, machines: list[Machine], event: Event) -> None:
+    """A new machine is added to the cluster."""
+    if len(world.machines) < MACHINES_MAX and not world.changes:
+        world.spawn(world.join())
+
+
+@fault
+def leave(world: World, machines: list[Machine], event: Event) -> None:
+    """A machine is removed from the cluster for good, as long as enough are left."""
+    leaver = next((machine for machine in machines if machine.is_member), None)
+    if leaver is not None and len(world.members()) > MEMBERS_MIN and not world.changes:
+        world.spawn(world.leave(leaver.name))
+
+
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +199,7 @@ def block_one_way(world: World, machines: list[Machine], event: Event) -> None:
 @fault
 def isolate(world: World, machines: list[Machine], event: Event) -> None:
     name = machines[0].name
-    _block(world, _between([name], [other for other in world.plan.names if other != name]), event)
+    _block(world, _between([name], [other for other in world.machines if other != name]), event)
 
 
 @fault
@@ -216,7 +234,7 @@ def corner(world: World, machines: list[Machine], event: Event) -> None:
     if leader is None or not followers:
         return
     only, lead = followers[0], leader
-    others = [name for name in world.plan.names if name not in (leader.name, only.name)]
+    others = [name for name in world.machines if name not in (leader.name, only.name)]
     ways = _between([leader.name], others)
     world.network.block(ways)
     healed, starts = world.healed, only.starts

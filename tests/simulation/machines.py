@@ -15,11 +15,12 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from math import inf
+from typing import Any, Literal, NoReturn, TypeVar, cast
 from unittest.mock import patch
 
 import structlog
@@ -31,6 +32,7 @@ import cluster.replica
 import cluster.shard
 from cluster.client import Client, ClusterTrouble, Reply
 from cluster.keeper import Keeper
+from cluster.membership import ChangeRefusedError
 from cluster.peers import PING_S, SILENCE_S
 from cluster.replica import Replica
 from cluster.shard import REPORT_S, Shard, ShardConfig
@@ -45,6 +47,7 @@ from tests.simulation.network import Network, Socket
 from tests.simulation.oracle import EPOCH_MS, Oracle
 from tests.simulation.plan import Plan
 
+T = TypeVar("T")
 CLUSTER = "simulated"
 RESTART_S = (0.3, 1.5)
 """How soon a node that has ended is started again, as systemd would."""
@@ -54,6 +57,8 @@ DRAIN_S = 20.0
 """How long a stopping gateway waits for what it was asked."""
 BESIDE = ("read_note", "write_note", "remove_note", "read_members", "write_members", "set_aside")
 """Functions on the files beside a store, by which a keeper repairs it: each is the disk's."""
+PASSING = ("change_under_way", "no_majority_left", "no_heir", "too_many_members")
+"""Refusals of a change that may come about later."""
 HANG_S = 5.0
 """After how long a client notices that a machine without power does not answer."""
 
@@ -104,6 +109,7 @@ class Machine:
         self.asked: dict[asyncio.Future[Any], None] = {}
         self.jumped_s = 0.0
         self.is_dark = False
+        self.is_member = True
         self.is_stopping = False
         self.rest_s = 0.0
         self.starts = 0
@@ -147,9 +153,10 @@ class World:
         self.network = Network(self.clockwork, plan.chance, plan.delay_s)
         self.rng = random.Random(f"world {plan.chance}")
         self.machines: dict[str, Machine] = {}
+        self.names = list(plan.names)
+        """Of all machines that there ever were: a name is not used again."""
         for name, skew_s, pace in zip(plan.names, plan.skews_s, plan.paces, strict=True):
-            disk = variant.disk(random.Random(f"disk {plan.chance} {name}"), plan.commit_s, plan.copy_s)
-            self.machines[name] = Machine(name, self.network, disk, pace, skew_s)
+            self.machines[name] = self._machine(name, skew_s, pace)
         outside = Machine("outside", self.network, variant.disk(self.rng, plan.commit_s, 0.0), 1.0, 0.0)
         self.outside = Process(self.clockwork, "clients", outside, self._client_failed)
         self.outside.loop.set_exception_handler(self._client_surprised)
@@ -157,7 +164,13 @@ class World:
         self.counts: dict[str, int] = {}
         self.tuning = variant.tuning(TUNINGS[plan.tuning])
         self.healed = 0
+        self.changes = 0
+        """Changes of the members that are under way."""
         oracle.true_ms = lambda: EPOCH_MS + self.present.now_s() * 1000
+
+    def _machine(self, name: str, skew_s: float, pace: float) -> Machine:
+        disk = self.variant.disk(random.Random(f"disk {self.plan.chance} {name}"), self.plan.commit_s, self.plan.copy_s)
+        return Machine(name, self.network, disk, pace, skew_s)
 
     # --- what is replaced under the product's code -------------------------------------------------------------------
 
@@ -269,7 +282,7 @@ class World:
 
     def boot(self, machine: Machine) -> None:
         """Start the machine's node, if it is not running."""
-        if machine.is_up or machine.is_dark:
+        if machine.is_up or machine.is_dark or machine.rest_s == inf:
             return
         machine.starts += 1
         machine.is_stopping, machine.rest_s = False, 0.0
@@ -283,7 +296,8 @@ class World:
         self.clockwork.later(within_s + self.rng.uniform(low_s, high_s), self.boot, machine)
 
     def _run_shard(self, process: Process) -> None:
-        plan, name = self.plan, process.machine.name
+        plan, name, disk = self.plan, process.machine.name, process.machine.disk
+        disk.founders = disk.founders or sorted({*self.members(), name})
         config = ShardConfig(
             parent=0,
             node=name,
@@ -291,9 +305,9 @@ class World:
             shard=0,
             directory=f"/simulated/{name}",
             socket=f"/simulated/{name}/socket",
-            listen=f"{name}:7001",
-            peers={other: f"{other}:7001" for other in plan.names},
-            founders=sorted(plan.names),
+            listen=address(name),
+            peers={other: address(other) for other in disk.founders},
+            founders=disk.founders,
             store_bytes_max=1 << 30,
             room_reserve_bytes=1 << 20,
             journal_keep_bytes=1 << 26,
@@ -333,21 +347,22 @@ class World:
         self.crash(machine)
         if machine.disk.trouble is not None and machine.disk.trouble.steps <= 0:
             machine.disk.trouble = None
-        self.boot_soon(machine, machine.rest_s)
+        if machine.rest_s < inf:
+            self.boot_soon(machine, machine.rest_s)
 
     def crash(self, machine: Machine, *, power: bool = False) -> None:
         """The node is gone at once: SIGKILL, or with the machine's power."""
         for process in (machine.shard, machine.gateway):
             if process is not None:
                 process.kill()
+        machine.disk.stop()
         if power:
             machine.is_dark = True
             self.network.darken(machine.name)
-            machine.disk.lose_power(self.clockwork.now_s)
+            machine.disk.lose_power()
         for process in (machine.shard, machine.gateway):
             if process is not None and not power:
                 self.network.end_process(process)
-        machine.disk.stop()
         machine.shard = machine.gateway = machine.client = machine.keeper = None
         asked, machine.asked = list(machine.asked), {}
         for future in asked:
@@ -411,6 +426,56 @@ class World:
         """Whether every machine's disk remembers what its replica has promised."""
         return all(machine.disk.meta("born") in (b"0", b"1") for machine in self.machines.values())
 
+    def members(self) -> list[str]:
+        """Who belongs to the cluster, as whoever administers it knows."""
+        return [name for name, machine in self.machines.items() if machine.is_member]
+
+    async def join(self) -> None:
+        """Add a machine to the cluster, and go on trying until it is a member."""
+        number = len(self.names) + 1
+        name = f"n{number}"
+        self.names.append(name)
+        chance = random.Random(f"machine {self.plan.chance} {name}")
+        machine = self.machines[name] = self._machine(name, chance.uniform(-0.5, 0.5), chance.uniform(0.9999, 1.0001))
+        machine.is_member = False
+        self.boot(machine)
+        await self._change("add", name)
+        machine.is_member = True
+
+    async def leave(self, name: str) -> None:
+        """Remove a machine from the cluster, unless the cluster will not have it, and switch it off."""
+        if await self._change("remove", name):
+            machine = self.machines[name]
+            machine.rest_s = inf
+            self.crash(machine)
+            del self.machines[name]
+
+    async def _change(self, verb: Literal["add", "remove"], name: str) -> bool:
+        """Ask any gateway for a change, until it is done or refused."""
+        self.changes += 1
+        try:
+            return await self._persist(verb, name)
+        finally:
+            self.changes -= 1
+
+    async def _persist(self, verb: Literal["add", "remove"], name: str) -> bool:
+        while True:
+            at = self.rng.choice([other for other in self.members() if other != name])
+            try:
+                await self.through(at, lambda client: client.change(verb, name, address(name), timeout_ms=2000))
+            except ChangeRefusedError as refused:
+                self.say("", f"--- {verb} {name} is refused: {refused}")
+                self.oracle.count(f"refused {refused.code}")
+                if refused.code not in PASSING:
+                    return False
+            except (ClusterTrouble, BrokenError):
+                pass
+            else:
+                self.say("", f"--- {verb} {name} is done")
+                self.oracle.count(f"done {verb}")
+                return True
+            await self.outside.rest(0.2)
+
     def leader(self) -> Machine | None:
         """The leader of the highest term."""
         leaders = [machine for machine in self.machines.values() if machine.leads]
@@ -418,39 +483,66 @@ class World:
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
+    def spawn(self, coroutine: Any) -> None:
+        """Begin a task outside, whose errors end the run."""
+
+        def over(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None and self.oracle.trouble is None:
+                self.oracle.trouble = task.exception()
+                self.clockwork.halt()
+
+        def begin() -> None:
+            self.outside.loop.create_task(coroutine).add_done_callback(over)
+
+        self.outside.dispatch(begin)
+
     async def ask(self, name: str, operation: Operation, block: bytes = b"", *, timeout_ms: int = 10_000) -> Reply:
         """Have the gateway of machine `name` carry out an operation.
 
         Raises `BrokenError` when its connection breaks or is refused, `ClusterTrouble` as the gateway does.
         """
-        machine, clockwork = self.machines[name], self.clockwork
-        answer: asyncio.Future[Reply] = self.outside.loop.create_future()
-        serving: list[asyncio.Task[None]] = []
 
-        def settle(reply: Reply | None, error: BaseException | None) -> None:
+        async def submit(client: Client) -> Reply:
+            session, seq = client._session, client._seq + 1
+            try:
+                reply = await client.submit(operation, block, timeout_ms=timeout_ms)
+            except ClusterTrouble as trouble:
+                if trouble.outcome == "not_done" and client._seq >= seq:
+                    self.oracle.denied(session, seq)
+                raise
+            self.oracle.answered(session, seq, operation, reply)
+            return reply
+
+        return await self.through(name, submit)
+
+    async def through(self, name: str, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Have `work` done by the gateway of machine `name`. Raises `BrokenError`, and what `work` raises."""
+        machine, clockwork = self.machines.get(name), self.clockwork
+        answer: asyncio.Future[T] = self.outside.loop.create_future()
+        serving: list[asyncio.Task[None]] = []
+        if machine is None:
+            raise BrokenError("there is no such machine any more")
+
+        def settle(result: T | None, error: Exception | None) -> None:
             if answer.done():
                 return
-            if reply is not None:
-                answer.set_result(reply)
-            elif error is not None:
+            if error is not None:
                 answer.set_exception(error)
+            else:
+                answer.set_result(cast(T, result))
 
         async def serve() -> None:
             client, process = machine.client, clockwork.current
             assert client is not None
             assert process is not None
-            session, seq = client._session, client._seq + 1
-            reply: Reply | None = None
-            error: BaseException | None = None
+            result: T | None = None
+            error: Exception | None = None
             try:
-                reply = await client.submit(operation, block, timeout_ms=timeout_ms)
-                self.oracle.answered(session, seq, operation, reply)
-            except ClusterTrouble as trouble:
+                result = await work(client)
+            except (ClusterTrouble, ChangeRefusedError) as trouble:
                 error = trouble
-                if trouble.outcome == "not_done" and client._seq >= seq:
-                    self.oracle.denied(session, seq)
             machine.asked.pop(answer, None)
-            clockwork.at(process.now_s() + self.rng.uniform(*HOP_S), self.outside, settle, reply, error)
+            clockwork.at(process.now_s() + self.rng.uniform(*HOP_S), self.outside, settle, result, error)
 
         def arrive() -> None:
             gateway = machine.gateway
@@ -481,6 +573,11 @@ class World:
     def _client_surprised(self, _loop: Any, context: dict[str, Any]) -> None:
         self.oracle.trouble = context.get("exception") or RuntimeError(context["message"])
         self.clockwork.halt()
+
+
+def address(name: str) -> str:
+    """Where the shard of machine `name` listens."""
+    return f"{name}:7001"
 
 
 def _break(future: asyncio.Future[Any]) -> None:

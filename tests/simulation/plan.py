@@ -86,6 +86,8 @@ KINDS = {
     "corner": 3,
     "stop": 3,
     "transfer": 4,
+    "join": 3,
+    "leave": 3,
     "pause": 5,
     "pause_all": 1,
     "cut": 6,

@@ -81,6 +81,12 @@ def test_nothing_happens_when_nothing_is_wrong() -> None:
     assert "BrokenError" not in outcome.totals
 
 
+def test_machines_join_and_the_leader_leaves() -> None:
+    outcome = lived(quiet(Event(2.0, "join", ["n1"]), Event(5.0, "leave", ["leader"]), Event(7.0, "join", ["n1"])))
+    assert outcome.check is None, told(outcome)
+    assert (outcome.totals["done add"], outcome.totals["done remove"]) == (2, 1)
+
+
 def test_planned_stops_are_no_failures() -> None:
     outcome = lived(quiet(*(Event(2.0 * n, "stop", [who]) for n, who in enumerate(("leader", "n1", "n2", "n3"), 1))))
     assert outcome.check is None, told(outcome)
