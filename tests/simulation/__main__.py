@@ -21,7 +21,7 @@ import msgspec
 
 from tests.simulation.broken import BROKEN, SOUND
 from tests.simulation.minimise import Minimiser
-from tests.simulation.plan import Plan, make
+from tests.simulation.plan import KINDS, Plan, make
 from tests.simulation.run import Told, lived
 
 LINES_MAX = 60
@@ -39,14 +39,15 @@ def main() -> int:
 
 def _campaign(seeds: range, arguments: argparse.Namespace) -> int:
     began_s, done, failed, simulated_s, totals = time.monotonic(), 0, 0, 0.0, collections.Counter[str]()
-    for told in _run(seeds, arguments.broken, arguments.processes):
+    faults = tuple(arguments.faults.split(",")) if arguments.faults else ()
+    for told in _run(seeds, faults, arguments.broken, arguments.processes):
         done += 1
         simulated_s += told.simulated_s
         for name, count in told.totals.items():
             totals[name] = max(totals[name], count) if name.endswith(" max") else totals[name] + count
         if told.check is not None:
             failed += 1
-            _tell(make(told.seed), told, arguments)
+            _tell(make(told.seed, faults), told, arguments)
         seconds = time.monotonic() - began_s
         if sys.stderr.isatty():
             left_s = seconds / done * (len(seeds) - done)
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", default="0..99", help="a seed, or the first and the last: 0..99")
+    parser.add_argument("--faults", default="", help=f"only these, with commas between: {', '.join(KINDS)}")
     parser.add_argument("--broken", choices=sorted(BROKEN), default="", help="break one rule")
     parser.add_argument("--first", action="store_true", help="stop at the first seed that fails")
     parser.add_argument("--as-it-is", action="store_true", help="do not cut down the plans of seeds that fail")
@@ -82,18 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(seeds: range, broken: str, processes: int) -> Iterator[Told]:
+def _run(seeds: range, faults: tuple[str, ...], broken: str, processes: int) -> Iterator[Told]:
     if processes == 1 or len(seeds) == 1:
-        yield from (_one((seed, broken)) for seed in seeds)
+        yield from (_one((seed, faults, broken)) for seed in seeds)
         return
     # Each process ends after some seeds, so that none grows old.
     with multiprocessing.Pool(processes, maxtasksperchild=20) as pool:
-        yield from pool.imap(_one, [(seed, broken) for seed in seeds])
+        yield from pool.imap(_one, [(seed, faults, broken) for seed in seeds])
 
 
-def _one(work: tuple[int, str]) -> Told:
-    seed, broken = work
-    return lived(make(seed), BROKEN.get(broken, SOUND))
+def _one(work: tuple[int, tuple[str, ...], str]) -> Told:
+    seed, faults, broken = work
+    return lived(make(seed, faults), BROKEN.get(broken, SOUND))
 
 
 def _tell(plan: Plan, told: Told, arguments: argparse.Namespace) -> int:

@@ -219,7 +219,10 @@ class Client:
 
 
 def _label(part: Part) -> bytes:
-    return bytes(part.body).partition(b".")[0]
+    """The label of a message, or all of its body if that is not what was sent."""
+    body = bytes(part.body)
+    label, _, rest = body.partition(b".")
+    return body if rest.strip(b".") else label
 
 
 def _counts(info: QueueInfo) -> tuple[int, int, int, int, int]:

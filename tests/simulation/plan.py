@@ -7,6 +7,7 @@ are looked up when the event happens: "leader", "follower", "other" (another fol
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
 import msgspec
 
@@ -106,14 +107,16 @@ KINDS = {
 }
 
 
-def make(seed: int) -> Plan:
-    """The plan of a seed."""
+def make(seed: int, only: Collection[str] = ()) -> Plan:
+    """The plan of a seed; of one whose faults are `only` of these kinds, if any are given."""
     rng = random.Random(f"plan {seed}")
     machines = rng.choice((3, 3, 3, 3, 5))
     heartbeat_ms = rng.choice((50, 100, 200, 200))
     election_min_ms = 10 * heartbeat_ms if heartbeat_ms > 50 else 600
     names = NAMES[:machines]
     kinds = {kind: weight for kind, weight in KINDS.items() if rng.random() < 0.6} or {"kill": 1}
+    if only:
+        kinds = {kind: KINDS[kind] for kind in only}
     return Plan(
         seed=seed,
         machines=machines,
