@@ -276,6 +276,34 @@ EXAMPLES: tuple[Example, ...] = (
         },
     ),
     Example("DELETE /v1/schedules/digest", None, 204),
+    # --- topics -------------------------------------------------------------------------------------------------------
+    Example("PUT /v1/topics/shop", {}, 201, {"topic": "shop", "fifo": False, "changed": True}),
+    Example(
+        "PUT /v1/topics/shop/subscriptions/mails",
+        {"queue": "mails", "pattern": "orders.*", "filter": {"total": [{"numeric": [">=", 100]}]}},
+        201,
+    ),
+    Example("GET /v1/topics"),
+    Example("GET /v1/topics/shop"),
+    Example("GET /v1/topics/shop/subscriptions"),
+    Example("GET /v1/topics/shop/subscriptions/mails"),
+    Example(
+        "POST /v1/topics/shop/messages?dry_run=true",
+        {"routing_key": "orders.paid", "body": "one sloop", "attributes": {"total": 20}},
+    ),
+    Example(
+        "POST /v1/topics/shop/messages",
+        {"routing_key": "orders.paid", "body": "one frigate", "attributes": {"total": 900}},
+        201,
+    ),
+    Example("GET /v1/topics/shop/messages/1"),
+    Example(
+        "PUT /v1/topics/shop/subscriptions/odd",
+        {"queue": "mails", "filter": {"total": [{"numeric": ["about", 100]}]}},
+        400,
+    ),
+    Example("DELETE /v1/topics/shop/subscriptions/mails", status=204),
+    Example("DELETE /v1/topics/shop", status=204),
     # --- the simple API -----------------------------------------------------------------------------------------------
     Example("POST /send_message", {"message": "Hello, world!"}, 201, {"message_id": 1, "timestamp": _AT}),
     Example(

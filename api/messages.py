@@ -81,17 +81,17 @@ class PackedChangeIn(_Change):
     attribute_types: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
-def encode_message(message: MessageIn | PackedMessageIn, field: str) -> tuple[bytes, bytes]:
-    """Body and properties to keep. Raises `Problem`."""
+def encode_message(message: MessageIn | PackedMessageIn, field: str, routing_key: str = "") -> tuple[bytes, bytes]:
+    """Body and properties to keep. `routing_key`: by which it is published. Raises `Problem`."""
     body = message.body
     if isinstance(message, MessageIn) and message.body_base64 is not msgspec.UNSET:
         if body is not msgspec.UNSET:
             raise invalid(f"{field}.body", "there is a body_base64 as well", "Give one of them.")
         body = message.body_base64
     if type(body) is str:
-        return body.encode(), encode_attributes(Properties(), message, field)
+        return body.encode(), encode_attributes(Properties(routing_key=routing_key), message, field)
     if type(body) is bytes:
-        return body, encode_attributes(Properties(True), message, field)
+        return body, encode_attributes(Properties(True, routing_key=routing_key), message, field)
     if body is msgspec.UNSET:
         raise invalid(f"{field}.body", "a message needs a body", "Give body, or body_base64.")
     raise invalid(f"{field}.body", "a body is text or bytes", "Send it as str or bin.")
@@ -109,7 +109,9 @@ def encode_attributes(
         for name, kind in wish.attribute_types.items():
             attributes[name] = _typed(attributes.get(name), kind, f"{field}.attribute_types.{name}")
             types[name] = Told(kind)
-    kept = encode_properties(Properties(properties.binary, attributes, types, properties.system))
+    kept = encode_properties(
+        Properties(properties.binary, attributes, types, properties.system, properties.routing_key)
+    )
     if len(kept) > PROPERTIES_BYTES_MAX:
         detail = f"attributes take {len(kept)} bytes, at most {PROPERTIES_BYTES_MAX} are allowed"
         raise invalid(f"{field}.attributes", detail, "Put large values into the body.", PROPERTIES_BYTES_MAX, 413)
@@ -162,6 +164,8 @@ def decode_part(part: Part, *, raw: bool) -> dict[str, Any]:
         told["body" if raw else "body_base64"] = bytes(part.body)
     else:
         told["body"] = str(part.body, "utf-8")
+    if properties.routing_key:
+        told["routing_key"] = properties.routing_key
     types = {name: "Binary" for name, value in attributes.items() if type(value) is bytes}
     types |= {name: each.type for name, each in properties.types.items()}
     return told | {"attribute_types": types} if types else told

@@ -16,6 +16,8 @@ from storage.limits import BATCH_MESSAGES_MAX, KEY_BYTES_MAX
 from storage.options import SCHEDULE_NAME
 
 _QUEUE = {"name": "queue", "in": "path", "required": True, "schema": QUEUE}
+_TOPIC = {**_QUEUE, "name": "topic"}
+_SUBSCRIPTION = {**_QUEUE, "name": "subscription"}
 _MESSAGE_ID = {
     "name": "message_id",
     "in": "path",
@@ -82,7 +84,7 @@ _AFTER_NAME = {"name": "after", "in": "query", "description": "Go on after this 
 _AFTER_ID = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": MESSAGE_ID_MAX}}
 _LIMIT = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": BATCH_MESSAGES_MAX}}
 _VERBOSE = {"name": "verbose", "in": "query", "description": "1 tells more.", "schema": TEXT}
-MAY_BE_EMPTY = {"Settings", "Receive", "RedriveIn", "UndoIn"}
+MAY_BE_EMPTY = {"Settings", "Receive", "RedriveIn", "UndoIn", "TopicIn"}
 """What may be asked for with no body at all: it is taken for {}."""
 
 OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[dict[str, Any]]], ...] = (
@@ -210,6 +212,58 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
         [_SCHEDULE, _CONSISTENCY],
     ),
     ("delete", "/v1/schedules/{schedule}", "Forget a schedule", None, {204: None}, [_SCHEDULE, _KEY]),
+    ("get", "/v1/topics", "List topics", None, {200: "Topics"}, [_AFTER_NAME, _LIMIT, _CONSISTENCY]),
+    ("put", "/v1/topics/{topic}", "Create a topic", "TopicIn", {201: "TopicPut", 200: "TopicPut"}, [_TOPIC, _KEY]),
+    ("get", "/v1/topics/{topic}", "One topic", None, {200: "Topic"}, [_TOPIC, _CONSISTENCY]),
+    ("delete", "/v1/topics/{topic}", "Delete a topic and its subscriptions", None, {204: None}, [_TOPIC, _KEY]),
+    (
+        "get",
+        "/v1/topics/{topic}/subscriptions",
+        "A topic's subscriptions",
+        None,
+        {200: "Subscriptions"},
+        [_TOPIC, _AFTER_NAME, _LIMIT, _CONSISTENCY],
+    ),
+    (
+        "put",
+        "/v1/topics/{topic}/subscriptions/{subscription}",
+        "Say which messages of a topic go to a queue",
+        "SubscriptionIn",
+        {201: "SubscriptionPut", 200: "SubscriptionPut"},
+        [_TOPIC, _SUBSCRIPTION, _KEY],
+    ),
+    (
+        "get",
+        "/v1/topics/{topic}/subscriptions/{subscription}",
+        "One subscription",
+        None,
+        {200: "Subscription"},
+        [_TOPIC, _SUBSCRIPTION, _CONSISTENCY],
+    ),
+    (
+        "delete",
+        "/v1/topics/{topic}/subscriptions/{subscription}",
+        "Delete a subscription",
+        None,
+        {204: None},
+        [_TOPIC, _SUBSCRIPTION, _KEY],
+    ),
+    (
+        "post",
+        "/v1/topics/{topic}/messages",
+        "Publish to all queues that want it, all or none; or only say which do",
+        "Publish",
+        {201: "Published", 200: "Rehearsed"},
+        [_TOPIC, {"name": "dry_run", "in": "query", "schema": {"enum": ["false", "true"], "default": "false"}}, _KEY],
+    ),
+    (
+        "get",
+        "/v1/topics/{topic}/messages/{message_id}",
+        "Where a message was routed to",
+        None,
+        {200: "Routed"},
+        [_TOPIC, _MESSAGE_ID, _CONSISTENCY],
+    ),
     ("get", "/v1/cluster", "What this node knows of the cluster", None, {200: "Cluster"}, []),
     ("put", "/v1/cluster/members/{member}", "Add a member: a learner first", "MemberIn", {200: "Member"}, [_MEMBER]),
     ("patch", "/v1/cluster/members/{member}", "A member has moved", "MemberIn", {200: "Member"}, [_MEMBER]),

@@ -100,6 +100,8 @@ def told_about(about: About | None, position: int = 0) -> dict[str, Any]:
         told["first_delivered"] = timestamp(about.first_ms)
     if about.schedule:
         told |= {"schedule": about.schedule, "occurrence": timestamp(about.occurrence_ms)}
+    if about.topic:
+        told["topic"], told["topic_message_id"] = about.topic, about.publish_id + position
     if about.dead is not None:
         dead = about.dead
         told["dead"] = {

@@ -4,6 +4,7 @@
     a   the attributes: text, numbers, true and false, and bytes from clients that can send them
     t   what a value does not say of itself: the type that its sender named ("Number.int"), and its text where another
         text would read as the same value ("1.10")
+    k   the routing key by which it was published
     s   what SQS keeps of a message beside the sender's attributes, such as AWSTraceHeader
 
 Whoever reads attributes needs `a` alone; `t` is for those who sent them with types, and want them back as they were.
@@ -35,6 +36,7 @@ class Properties(msgspec.Struct, frozen=True, omit_defaults=True):
     attributes: dict[str, Any] = msgspec.field(default_factory=dict, name="a")
     types: dict[str, Told] = msgspec.field(default_factory=dict, name="t")
     system: dict[str, str] = msgspec.field(default_factory=dict, name="s")
+    routing_key: str = msgspec.field(default="", name="k")
 
 
 NONE = Properties()

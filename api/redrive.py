@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.filters import read_filter
 from api.problem import REFUSALS, Problem, invalid, refused
-from api.request import MSGPACK, Wish, answer, choice, integer, queue_name, read_either
+from api.request import Wish, answer, choice, integer, queue_name, read_either
 from api.rest import MESSAGE_ID_MAX, query, submit
 from api.times import timestamp
 from storage import codes
-from storage.conditions import FilterError
-from storage.filters import On, compile_filter
+from storage.filters import On
 from storage.operations import Refused
 from storage.records import Redrive, RedriveFilter
 from storage.redrive_look import joined
@@ -73,16 +73,8 @@ def _filter(request: web.Request, given: FilterIn | None) -> RedriveFilter:
     texts: dict[str, str] = {}
     for name, on in _FILTERS_ON.items():
         raw = msgspec.UNSET if given is None else getattr(given, name)
-        if raw is msgspec.UNSET:
-            continue
-        if request.content_type == MSGPACK:
-            raw = msgspec.json.encode(msgspec.msgpack.decode(raw))
-        texts[name] = bytes(raw).decode()
-        try:
-            compile_filter(texts[name], on)
-        except FilterError as error:
-            field = f"$.filter.{name}{error.position}"
-            raise invalid(field, error.reason, "docs/filters.md has the language.", error.limit) from None
+        if raw is not msgspec.UNSET:
+            texts[name] = read_filter(request, raw, on, f"$.filter.{name}")
     return RedriveFilter(**texts)
 
 

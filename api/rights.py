@@ -130,6 +130,16 @@ ROUTES: dict[tuple[str, str], Right] = {
     ("PUT", "/v1/schedules/{schedule}"): Right.MANAGE,
     ("GET", "/v1/schedules/{schedule}"): Right.MANAGE,
     ("DELETE", "/v1/schedules/{schedule}"): Right.MANAGE,
+    ("GET", "/v1/topics"): Right.LOOK,
+    ("PUT", "/v1/topics/{topic}"): Right.MANAGE,
+    ("GET", "/v1/topics/{topic}"): Right.LOOK,
+    ("DELETE", "/v1/topics/{topic}"): Right.MANAGE,
+    ("GET", "/v1/topics/{topic}/subscriptions"): Right.LOOK,
+    ("PUT", "/v1/topics/{topic}/subscriptions/{subscription}"): Right.MANAGE,
+    ("GET", "/v1/topics/{topic}/subscriptions/{subscription}"): Right.LOOK,
+    ("DELETE", "/v1/topics/{topic}/subscriptions/{subscription}"): Right.MANAGE,
+    ("POST", "/v1/topics/{topic}/messages"): Right.LOOK,  # to publish needs more, to try only this
+    ("GET", "/v1/topics/{topic}/messages/{message_id}"): Right.LOOK,
     ("GET", "/v1/cluster"): Right.OBSERVE,
     ("GET", "/v1/cluster/digest"): Right.INSPECT,
     ("POST", "/v1/cluster/scrub"): Right.ADMINISTER,
@@ -145,7 +155,7 @@ ROUTES: dict[tuple[str, str], Right] = {
     ("GET", "/messages"): Right.RECEIVE,
     ("POST", "/ack_message"): Right.RECEIVE,
 }
-NAMED = ("queue", "schedule")
+NAMED = ("queue", "topic", "schedule")
 """What in a path is a name that patterns are for."""
 
 

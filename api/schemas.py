@@ -18,6 +18,7 @@ from storage.limits import (
     HOLD_MS_MAX,
     KEY_BYTES_MAX,
     PRIORITY_MAX,
+    ROUTING_CHARACTERS_MAX,
     SCHEDULE_EVERY_MS_MAX,
     SCHEDULE_EVERY_MS_MIN,
     TRANSACTION_MESSAGES_MAX,
@@ -27,6 +28,7 @@ from storage.settings import LIMITS, QueueSettings
 
 QUEUE = {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,80}(\.fifo)?$"}
 TEXT = {"type": "string"}
+_FLAG = {"type": "boolean"}
 _ID = {"type": "integer", "minimum": 1}
 _COUNT = {"type": "integer", "minimum": 0}
 _TIME = {"type": "string", "format": "date-time"}
@@ -128,6 +130,15 @@ _NODE = _object(
 
 _PATTERNS = _list({**TEXT, "description": "Names of queues; * stands for any characters."}, minItems=1)
 _ACCESS_KEY = {"id": TEXT, "roles": _list({"enum": list(ROLES)}), "queues": _PATTERNS, "note": TEXT, "created": _TIME}
+
+_ROUTING_KEY = {**TEXT, "maxLength": ROUTING_CHARACTERS_MAX}
+_SUBSCRIBED: dict[str, Any] = {"topic": TEXT, "subscription": TEXT, "queue": TEXT}
+_WANTED: dict[str, Any] = {
+    "pattern": {**_ROUTING_KEY, "default": "#"},
+    "filter": {"type": ["object", "null"]},
+    "filter_on": {"enum": ["attributes", "body"], "default": "attributes"},
+}
+_VERDICT = _object(["subscription", "queue", "takes"], subscription=TEXT, queue=TEXT, takes=_FLAG, why=TEXT)
 
 SCHEMAS: dict[str, Any] = {
     **_settings(),
@@ -339,6 +350,53 @@ SCHEMAS: dict[str, Any] = {
         ),
         complete={"type": "boolean", "description": "Whether these are all; else go on with `after`, and add up."},
         after=_COUNT,
+    ),
+    "TopicIn": _closed(fifo={**_FLAG, "default": False}),
+    "TopicPut": _object(["topic", "fifo", "changed"], topic=TEXT, fifo=_FLAG, changed=_FLAG),
+    "Topic": _object(
+        ["topic", "fifo", "created", "subscriptions", "published"],
+        topic=TEXT,
+        fifo=_FLAG,
+        created=_TIME,
+        subscriptions=_COUNT,
+        published={**_COUNT, "description": "So many messages so far: also the id of the latest."},
+    ),
+    "Topics": _object(["topics"], topics=_list(ref("Topic"))),
+    "SubscriptionIn": _closed(["queue"], queue=QUEUE, **_WANTED),
+    "SubscriptionPut": _object([*_SUBSCRIBED, "changed"], **_SUBSCRIBED, **_WANTED, changed=_FLAG),
+    "Subscription": _object(
+        [*_SUBSCRIBED, *_WANTED, "created", "queue_exists"],
+        **_SUBSCRIBED,
+        **_WANTED,
+        created=_TIME,
+        queue_exists={**_FLAG, "description": "Else it takes nothing until there is such a queue of the topic's kind."},
+    ),
+    "Subscriptions": _object(["subscriptions"], subscriptions=_list(ref("Subscription"))),
+    "Publication": {
+        **_closed(**_CONTENT, **_OPTIONS, routing_key=_ROUTING_KEY),
+        "oneOf": [{"required": ["body"]}, {"required": ["body_base64"]}],
+    },
+    "Publications": _closed(["messages"], messages=_list(ref("Publication"), minItems=1, maxItems=BATCH_MESSAGES_MAX)),
+    "Publish": {"anyOf": [ref("Publication"), ref("Publications")]},
+    "Published": _object(["messages"], messages=_list(ref("Routed"))),
+    "Routed": _object(
+        ["message_id", "timestamp", "queues"],
+        message_id={**_ID, "description": "Its id in the topic."},
+        timestamp=_TIME,
+        queues=_list(
+            _object(
+                ["queue", "subscription", "message_id"],
+                queue=TEXT,
+                subscription=TEXT,
+                message_id={**_ID, "description": "Its id in the queue."},
+                duplicate={"const": True},
+            )
+        ),
+    ),
+    "Rehearsed": _object(
+        ["dry_run", "messages"],
+        dry_run={"const": True},
+        messages=_list(_object(["queues", "subscriptions"], queues=_list(TEXT), subscriptions=_list(_VERDICT))),
     ),
     "Cluster": _object(
         ["node", "nodes", "shards"],

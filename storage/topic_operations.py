@@ -97,11 +97,15 @@ class ListTopics(msgspec.Struct, array_like=True, frozen=True, tag=40):
 
 
 class ListSubscriptions(msgspec.Struct, array_like=True, frozen=True, tag=41):
-    """Up to `limit` of a topic's subscriptions named after `after`, by name. → `SubscriptionList`."""
+    """Up to `limit` of a topic's subscriptions named after `after`, by name. → `SubscriptionList`.
+
+    only: the one of this name, if it is there.
+    """
 
     topic: str
     after: str = ""
     limit: int = 1000
+    only: str = ""
 
 
 class Sample(msgspec.Struct, array_like=True, frozen=True):

@@ -74,11 +74,11 @@ def _topics(state: State, query: ListTopics) -> TopicList:
 
 def _subscriptions(state: State, topic: Topic, query: ListSubscriptions) -> SubscriptionList:
     found: list[SubscriptionInfo] = []
-    for _, record in state.scan(records.subscription_prefix(topic.number), query.after.encode()):
+    for _, record in state.scan(records.subscription_prefix(topic.number), (query.only or query.after).encode()):
         subscription = records.decode_subscription(record)
         if subscription.name == query.after:
             continue
-        if len(found) >= query.limit:
+        if len(found) >= query.limit or query.only not in ("", subscription.name):
             break
         found.append(
             SubscriptionInfo(
