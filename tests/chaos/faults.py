@@ -398,7 +398,10 @@ class DiskFull(DiskLow):
 
 
 class Damage(Fault):
-    """A stopped node's data.mdb is damaged. The node must notice, and get everything anew from its peers by itself."""
+    """A stopped node's data.mdb is damaged. It gets everything anew from its peers by itself once it reads any of that.
+
+    NB: a node that starts late finds a copy waiting for it, which takes the damage away before anybody has read it.
+    """
 
     goes_alone = True
 
@@ -407,28 +410,55 @@ class Damage(Fault):
 
     async def inject(self) -> str:
         name = self.some(1)[0]
+        await self.prepare(name)
+        self.fleet.down(name)
+        self.damage(self.file)
+        self.fleet.up(name)
+        return f"{self.name} at {name}"
+
+    async def prepare(self, name: str) -> None:
+        """Wait until there is enough to damage at a node, and remember what it has said so far."""
         self.hit = [name]
         await self.fleet.compacted()
         self.fleet.may_end(name, may=True)
-        self.fleet.down(name)
-        self.damage(self.fleet.nodes[name].directory / "shard-0" / "data.mdb")
-        self.fleet.up(name)
-        return f"{self.name} at {name}"
+        self.node = self.fleet.nodes[name]
+        self.file = self.node.directory / "shard-0" / "data.mdb"
+        self.said_bytes = self.node.log.stat().st_size
 
     async def heal(self) -> None:
         pass
 
     async def mend(self) -> str:
         await self.fleet.recovered()
-        repairs = (await self.fleet.scrubbed()).get(self.hit[0], 0)
-        return f"repaired itself {repairs} times"
+        await self.fleet.scrubbed()
+        self.noticed = self.times("the store is damaged")
+        return f"noticed {self.noticed} times, repaired {self.times('the replica is repaired')} times"
+
+    def times(self, event: str) -> int:
+        """How often the node has said so since."""
+        return self.node.log.read_bytes()[self.said_bytes :].count(f'"{event}"'.encode())
 
 
 class FlippedBits(Damage):
-    name, how = "flipped-bits", "a bit flipped in every tenth page of a stopped node's data.mdb; it repairs itself"
+    """Bits flip under a running follower. A scrub that begins at once must find it."""
 
-    def damage(self, path: Path) -> None:
-        flip(path, self.rng, share=0.1)
+    name = "flipped-bits"
+    how = "a bit flipped in every tenth page of a running follower's data.mdb, then a scrub; it must repair itself"
+
+    async def inject(self) -> str:
+        leader = await self.fleet.leader_now()
+        name = self.rng.choice([name for name in self.names if name != leader])
+        await self.prepare(name)
+        self.process = self.node.process
+        flip(self.file, self.rng, share=0.1)
+        await self.fleet.call(name, "POST", "/v1/cluster/scrub")
+        return f"{self.name} at {name}"
+
+    async def mend(self) -> str:
+        told = await super().mend()
+        if not self.noticed and self.node.process is self.process:
+            self.fleet.trouble.append(f"{self.hit[0]} did not notice that a tenth of its store is damaged")
+        return told
 
 
 class FewFlippedBits(Damage):

@@ -38,6 +38,7 @@ class Fleet(Cluster):
     """`async with Fleet(directory, 3) as fleet`, in a world of its own. Logs go to `directory`."""
 
     answer_s = 5.0
+    start_s = RECOVERY_S
 
     def __init__(self, directory: Path, count: int = 3, seed: str = "", broken: str = "") -> None:
         self.directory, self.rng, self.broken = directory, random.Random(seed), broken
@@ -255,8 +256,8 @@ class Fleet(Cluster):
         found: dict[str, Any] = document["shards"][0] if status == 200 else {}
         return found
 
-    async def scrubbed(self) -> dict[str, int]:
-        """Wait until the scrub has read everything again and found nothing damaged; returns who has repaired itself."""
+    async def scrubbed(self) -> None:
+        """Wait until the scrub has read everything again and found nothing damaged."""
 
         async def scrubs() -> dict[str, Any] | None:
             """What each node says of its own; None if one does not answer or is damaged."""
@@ -286,7 +287,6 @@ class Fleet(Cluster):
             return await scrubs() is not None
 
         await eventually(is_clean, "the scrub finds nothing damaged", RECOVERY_S)
-        return {name: scrub["repairs"] for name, scrub in (await scrubs() or {}).items() if scrub["repairs"]}
 
     # --- clocks -------------------------------------------------------------------------------------------------------
 

@@ -126,6 +126,8 @@ class Cluster:
 
     answer_s = 30.0
     """How long a request may take before the client gives it up."""
+    start_s = PATIENCE_S
+    """How long a node may take until it is ready."""
 
     def __init__(self, directory: Path, count: int = 3, extra: tuple[str, ...] = ()) -> None:
         addresses = [f"127.0.0.1:{port}" for port in free_ports(2 * count)]
@@ -181,7 +183,7 @@ class Cluster:
             async def is_ready(name: str = name) -> bool:
                 return (await self.call(name, "GET", "/readyz"))[0] == 200
 
-            await eventually(is_ready, f"{name} is ready")
+            await eventually(is_ready, f"{name} is ready", self.start_s)
 
     async def leader(self, *seen_by: str) -> str:
         """Who leads, as all the given nodes see it."""
