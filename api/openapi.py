@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.cloud_events import EVENT, EVENTS
 from api.examples import EXAMPLES, Example
 from api.request import answer_json
 from api.rest import APPLIED_INDEX, MESSAGE_ID_MAX, STALENESS_MS
@@ -60,6 +61,12 @@ _FIND_KEY = {
     "description": "Only messages that were sent with this key.",
     "schema": {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX},
 }
+_TRACEPARENT = {
+    "name": "traceparent",
+    "in": "header",
+    "description": "The W3C trace that messages are part of: an attribute of those that name none, as is tracestate.",
+    "schema": TEXT,
+}
 _CONSISTENCY = {
     "name": "consistency",
     "in": "query",
@@ -100,7 +107,7 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
         "Send a message, or a batch all or none",
         "Send",
         {201: "Sent"},
-        [_QUEUE, _KEY],
+        [_QUEUE, _KEY, _TRACEPARENT],
     ),
     (
         "get",
@@ -154,7 +161,14 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
     ("post", "/v1/queues/{queue}/ack", "Messages are done", "Ack", {200: "Results"}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/nack", "Deliver messages again", "Nack", {200: "Results"}, [_QUEUE, _KEY]),
     ("post", "/v1/queues/{queue}/extend", "Hold messages longer", "Extend", {200: "Results"}, [_QUEUE, _KEY]),
-    ("post", "/v1/transactions", "Settle and send, all or nothing", "Transaction", {200: "Committed"}, [_KEY]),
+    (
+        "post",
+        "/v1/transactions",
+        "Settle and send, all or nothing",
+        "Transaction",
+        {200: "Committed"},
+        [_KEY, _TRACEPARENT],
+    ),
     (
         "get",
         "/v1/queues/{queue}/dead-letters",
@@ -293,6 +307,10 @@ def template(path: str) -> str:
     return min(fitting, key=lambda each: each.count("{"), default=path)
 
 
+EVENTS_TAKEN = {EVENT: {"schema": ref("CloudEvent")}, EVENTS: {"schema": ref("CloudEvents")}}
+"""What a send may be as well. In binary mode its content is the event's data, of any type."""
+
+
 def _content(name: str, examples: list[Any]) -> dict[str, Any]:
     return {
         "application/json": {"schema": ref(name), **_shown(examples)},
@@ -330,7 +348,11 @@ def document() -> dict[str, Any]:
         operation: dict[str, Any] = {"summary": summary, "parameters": parameters, "responses": responses}
         if wanted is not None:
             asked = [example.body for example in shown if example.body is not None and example.status < 400]
-            operation["requestBody"] = {"content": _content(wanted, asked), "required": wanted not in MAY_BE_EMPTY}
+            also = EVENTS_TAKEN if wanted == "Send" else {}
+            operation["requestBody"] = {
+                "content": _content(wanted, asked) | also,
+                "required": wanted not in MAY_BE_EMPTY,
+            }
         paths.setdefault(path, {})[method] = operation
     return {
         "openapi": "3.1.0",

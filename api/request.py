@@ -217,7 +217,9 @@ async def idempotency(request: web.Request, part: int = 0) -> tuple[bytes, bytes
         return None
     scope = f"{request.method} {request.path}\n".encode()
     named = hashlib.blake2b(scope + key.encode(), digest_size=16, salt=bytes([part])).digest()
-    whole = hashlib.blake2b(scope + await read_bytes(request), digest_size=16).digest()
+    event = [f"{name.lower()}: {value}\n" for name, value in request.headers.items() if name.lower().startswith("ce-")]
+    told = scope + "".join(sorted(event)).encode() + await read_bytes(request)
+    whole = hashlib.blake2b(told, digest_size=16).digest()
     return named, whole
 
 

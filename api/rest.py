@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from api.access import admitted
+from api.cloud_events import read_events
 from api.drain import DRAIN
 from api.messages import (
     MessageIn,
@@ -40,6 +41,7 @@ from api.request import (
     wants_msgpack,
 )
 from api.times import timestamp
+from api.tracing import carry, trace_of
 from cluster.client import Client, Reply
 from storage.block import encode_block, parts
 from storage.limits import BATCH_MESSAGES_MAX, CONSUMER_BYTES_MAX, KEY_BYTES_MAX, OPERATION_BYTES_MAX, REASON_BYTES_MAX
@@ -262,15 +264,9 @@ def _settings(settings: QueueSettings) -> dict[str, Any]:
 
 async def send(request: web.Request) -> web.Response:
     """Send one message or a batch, all or none."""
-    name, wish = queue_name(request), await read_either(request, SendIn, PackedSendIn)
-    if wish.messages is msgspec.UNSET:
-        batch: Sequence[MessageIn | PackedMessageIn] = [wish]
-        place = "$"
-    elif all(getattr(wish, name, msgspec.UNSET) is msgspec.UNSET for name in MessageIn.__struct_fields__):
-        batch, place = wish.messages, BATCH_PLACE
-    else:
-        raise invalid("$.messages", "there is a message beside the list", "Put every message into the list.")
-    runs, block = encode_batch(batch, place)
+    name = queue_name(request)
+    batch, place = await _read_batch(request)
+    runs, block = encode_batch(batch, place, trace_of(request))
     if len(block) > OPERATION_BYTES_MAX - ENVELOPE_BYTES:
         raise too_large(OPERATION_BYTES_MAX)
     tell = partial(refused, place=place)
@@ -279,8 +275,28 @@ async def send(request: web.Request) -> web.Response:
     return answer(request, {"messages": told_sent(sent)}, 201)
 
 
-def encode_batch(batch: Sequence[MessageIn | PackedMessageIn], place: str) -> tuple[list[Run], bytes]:
-    """The options of messages to send, and their block. `place`: where each stands. Raises `Problem`."""
+async def _read_batch(request: web.Request) -> tuple[Sequence[MessageIn | PackedMessageIn], str]:
+    """Messages to send, and where each stands in the request."""
+    events = await read_events(request)
+    if events is not None:
+        return events
+    wish = await read_either(request, SendIn, PackedSendIn)
+    if wish.messages is msgspec.UNSET:
+        return [wish], "$"
+    if any(getattr(wish, name, msgspec.UNSET) is not msgspec.UNSET for name in MessageIn.__struct_fields__):
+        raise invalid("$.messages", "there is a message beside the list", "Put every message into the list.")
+    return wish.messages, BATCH_PLACE
+
+
+def encode_batch(
+    batch: Sequence[MessageIn | PackedMessageIn], place: str, trace: Mapping[str, str] | None = None
+) -> tuple[list[Run], bytes]:
+    """The options of messages to send, and their block. Raises `Problem`.
+
+    place: where each stands. trace: attributes that a message without a trace of its own gets, see `api.tracing`.
+    """
+    if trace:
+        carry(trace, batch)
     places = [place.format(position=position) for position in range(len(batch))]
     block = encode_block(encode_message(message, at) for message, at in zip(batch, places, strict=True))
     return read_runs(batch, places), block

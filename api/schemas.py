@@ -160,6 +160,21 @@ SCHEMAS: dict[str, Any] = {
     },
     "Batch": _closed(["messages"], messages=_list(ref("Message"), minItems=1, maxItems=BATCH_MESSAGES_MAX)),
     "Send": {"anyOf": [ref("Message"), ref("Batch")]},
+    "CloudEvent": {
+        **_object(
+            ["specversion", "id", "source", "type"],
+            specversion={"const": "1.0"},
+            id={**TEXT, "minLength": 1},
+            source={**TEXT, "minLength": 1},
+            type={**TEXT, "minLength": 1},
+            datacontenttype=TEXT,
+            partitionkey={**TEXT, "description": "The message's group."},
+            data={},
+            data_base64=TEXT,
+        ),
+        "additionalProperties": {"type": ["string", "integer", "boolean"]},
+    },
+    "CloudEvents": _list(ref("CloudEvent"), minItems=1, maxItems=BATCH_MESSAGES_MAX),
     "Sent": _object(["messages"], messages=_SENT),
     "Receive": _closed(
         max={"type": "integer", "minimum": 1, "maximum": BATCH_MESSAGES_MAX, "default": 1},

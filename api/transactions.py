@@ -16,6 +16,7 @@ from api.options import Hold, check_text
 from api.problem import BATCH_PLACE, Problem, invalid, refused
 from api.request import Wish, answer, check_queue, read_either, too_large
 from api.rest import ENVELOPE_BYTES, Batch, Lease, Receipts, encode_batch, submit, told_sent
+from api.tracing import trace_of
 from storage import codes
 from storage.limits import OPERATION_BYTES_MAX, REASON_BYTES_MAX, TRANSACTION_MESSAGES_MAX, TRANSACTION_STEPS_MAX
 from storage.operations import (
@@ -115,11 +116,12 @@ async def transact(request: web.Request) -> web.Response:
         for number, settling in enumerate(getattr(wish, name)):
             steps += _settle(settling, f"$.{name}[{number}]")
     blocks: list[bytes] = []
+    trace = trace_of(request)
     sends: Sequence[SendsIn | PackedSendsIn] = wish.sends
     for number, sending in enumerate(sends):
         place = f"$.sends[{number}]"
         check_queue(sending.queue, f"{place}.queue")
-        runs, block = encode_batch(sending.messages, place + BATCH_PLACE.removeprefix("$"))
+        runs, block = encode_batch(sending.messages, place + BATCH_PLACE.removeprefix("$"), trace)
         blocks.append(block)
         steps.append(_Step(Send(sending.queue, len(sending.messages), runs), place))
     _check_limits(steps, sum(map(len, blocks)))

@@ -27,29 +27,73 @@ class QueueError(Exception):
     """A request was refused, or not answered by any node in time."""
 
 
-class Queue:
-    """`async with Queue(urls, "orders") as queue`: creates the queue if need be."""
+class RefusedError(QueueError):
+    """The answer is no; `status` says why in HTTP's terms."""
 
-    def __init__(self, urls: str, name: str) -> None:
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Broker:
+    """`async with Broker(urls) as broker`: any request to any of the nodes, made again until it is answered."""
+
+    def __init__(self, urls: str) -> None:
         self._urls = itertools.cycle([url.strip().rstrip("/") for url in urls.split(",")])
         self._url = next(self._urls)
-        self.name = name
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30, connect=2))
-        try:
-            # Putting replaces settings: a queue that somebody has set up is left as it is.
-            if await self._call("GET", "", None, missing_is_fine=True) is None:
-                await self._call("PUT", "", {})
-        except BaseException:
-            await self._http.close()
-            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.close()
+
+    async def call(self, method: str, path: str, document: Any = None, key: str | None = None) -> Any:
+        """The answer to a request. `key` names a write across restarts. Raises `RefusedError` and `QueueError`."""
+        headers = {} if method == "GET" else {"Idempotency-Key": key or str(uuid.uuid4())}
+        deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
+        while True:
+            url = self._url + path
+            try:
+                async with self._http.request(method, url, json=document, headers=headers) as response:
+                    answer = await response.json(content_type=None)
+                    if response.status < 300:
+                        return answer
+                    if response.status != 503:
+                        raise RefusedError(f"{url}: {response.status} {answer}", response.status)
+                    trouble = str(answer)
+            except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+                trouble = repr(error)
+            if asyncio.get_running_loop().time() > deadline_s:
+                raise QueueError(f"{url}: no answer within {PATIENCE_S:.0f} s; last: {trouble}")
+            self._url = next(self._urls)
+            await asyncio.sleep(PAUSE_S)
+
+
+class Queue(Broker):
+    """`async with Queue(urls, "orders") as queue`: creates the queue if need be."""
+
+    def __init__(self, urls: str, name: str) -> None:
+        super().__init__(urls)
+        self.name = name
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        try:
+            # Putting replaces settings: a queue that somebody has set up is left as it is.
+            try:
+                await self._call("GET", "", None)
+            except RefusedError as refused:
+                if refused.status != 404:
+                    raise
+                await self._call("PUT", "", {})
+        except BaseException:
+            await self._http.close()
+            raise
+        return self
 
     async def send(self, documents: Sequence[Any], key: str | None = None) -> list[int]:
         """Send documents as JSON, all or none; returns the messages' ids. `key` names this send across restarts."""
@@ -68,29 +112,8 @@ class Queue:
         answer = await self._call("POST", "/ack", {"receipts": list(receipts)})
         return sum(result["status"] != "acked" for result in answer["results"])
 
-    async def _call(
-        self, method: str, path: str, document: Any, key: str | None = None, *, missing_is_fine: bool = False
-    ) -> Any:
-        headers = {} if method == "GET" else {"Idempotency-Key": key or str(uuid.uuid4())}
-        deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
-        while True:
-            url = f"{self._url}/v1/queues/{self.name}{path}"
-            try:
-                async with self._http.request(method, url, json=document, headers=headers) as response:
-                    answer = await response.json(content_type=None)
-                    if response.status < 300:
-                        return answer
-                    if response.status == 404 and missing_is_fine:
-                        return None
-                    if response.status != 503:
-                        raise QueueError(f"{url}: {response.status} {answer}")
-                    trouble = str(answer)
-            except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-                trouble = repr(error)
-            if asyncio.get_running_loop().time() > deadline_s:
-                raise QueueError(f"{url}: no answer within {PATIENCE_S:.0f} s; last: {trouble}")
-            self._url = next(self._urls)
-            await asyncio.sleep(PAUSE_S)
+    async def _call(self, method: str, path: str, document: Any, key: str | None = None) -> Any:
+        return await self.call(method, f"/v1/queues/{self.name}{path}", document, key)
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -10,10 +11,12 @@ from jsonschema import Draft202012Validator
 from api.examples import EXAMPLES
 from api.http import application
 from api.openapi import document, template
+from api.problem import REFUSALS
 from api.request import HttpSettings
 from tests.api.asking import ask, validator
 from tests.api.fake_client import FakeClient, Gateway, gateway
 
+DOCS = Path(__file__).parents[2] / "docs"
 SEED_PATHS = {("post", "/send_message"), ("get", "/receive_message"), ("get", "/messages")}
 
 
@@ -49,6 +52,28 @@ def test_what_clients_do_has_an_example() -> None:
     shown = {(example.method, template(example.path)) for example in EXAMPLES}
     assert shown <= described
     assert shown >= wanted | SEED_PATHS
+
+
+def test_the_protocol_page_tells_every_operation_of_queues_and_messages_and_its_refusals() -> None:
+    page = " ".join((DOCS / "protocol.md").read_text().split())
+    for path, methods in document()["paths"].items():
+        if not path.startswith(("/v1/queues", "/v1/transactions", "/send", "/receive", "/messages", "/ack", "/readyz")):
+            continue
+        parts = path.split("/")
+        tails = [path, *("…/" + "/".join(parts[cut:]) for cut in range(2, len(parts)))]
+        for method in methods:
+            told = [f"{method.upper()} {tail}" for tail in tails]
+            assert any(re.search(re.escape(each) + r"(?![\w/{-])", page) for each in told), (method, path)
+    for code in (
+        "queue_not_found",
+        "message_not_found",
+        "message_leased",
+        "stale_receipt",
+        "queue_full",
+        "setting_fixed",
+    ):
+        assert REFUSALS[code][0] >= 400
+        assert f"`{code.replace('_', '-')}`" in page
 
 
 def test_the_examples_are_in_the_description() -> None:

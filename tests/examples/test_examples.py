@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from examples import fair_tenants, order_saga
 from examples.notifications.corpus import notifications, sentences
 from examples.notifications.feeder import differences
 from examples.notifications.outbox import Outbox
@@ -118,6 +119,31 @@ async def test_every_order_is_paid_once_though_the_leader_and_payments_are_kille
     ledger = Ledger(tmp_path / "ledger.sqlite")
     assert ledger.total() == (orders + 1, sum(range(100, 100 + orders)))
     ledger.close()
+
+
+@pytest.mark.processes
+async def test_a_saga_ends_well_and_tenants_are_served_fairly_though_the_leader_is_killed(cluster: Cluster) -> None:
+    _, urls, _, lease_ms = reach(cluster)
+    saga = asyncio.create_task(order_saga.run(urls, 40, int(lease_ms)))
+
+    async def some_have_ended() -> bool:
+        status, queue = await cluster.call("n1", "GET", "/v1/queues/saga-ended")
+        return status == 200 and queue["ready"] > 0
+
+    await eventually(some_have_ended, "orders end")
+    killed = await cluster.leader()
+    cluster.nodes[killed].kill()
+    shop, seen = await saga
+    paid_for = {number for number in range(1, 41) if 250 * number < order_saga.DECLINED_FROM_CENTS}
+    assert shop.shipped == shop.paid == shop.reserved == paid_for
+    assert seen == {"given up": len(paid_for), "ended": 40}
+
+    urls = ",".join(node.url for name, node in cluster.nodes.items() if name != killed)
+    served = await fair_tenants.run(urls, 300, lease_ms=int(lease_ms))
+    assert len(served) == 305
+    others = len(set(served)) - 1
+    for tenant in set(served) - {"noisy"}:
+        assert served.index(tenant) <= 8 * others + 2 * fair_tenants.AT_A_TIME  # and what was in flight already
 
 
 def test_the_corpus_is_large_varied_and_the_same_again() -> None:
