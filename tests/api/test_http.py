@@ -28,7 +28,8 @@ pytestmark = pytest.mark.processes
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     directory: Path = tmp_path_factory.mktemp("node")
-    extra = ("--header-timeout-ms", "300", "--body-timeout-ms", "300")
+    # A body that is too large must be through in time, also on a busy machine.
+    extra = ("--header-timeout-ms", "300", "--body-timeout-ms", "1500")
     async with Cluster(directory, 1, extra) as cluster:
         await cluster.ok("n1", "PUT", "/v1/queues/q", {"body_bytes_max": 100})
         yield cluster
