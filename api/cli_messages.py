@@ -67,7 +67,7 @@ def send(
     """
     if (body is None) == (file is None):
         raise UsageError("give either a body (- for standard input) or --file")
-    bodies = read_lines(_read(file)) if file is not None else [_body(body or "")]
+    bodies = read_lines(_read(file)) if file is not None else [read_body(body or "")]
     if not bodies:
         complain(f"{file} is empty: nothing was sent")
         return Exit.DONE
@@ -84,7 +84,7 @@ def send(
     options = {name: value for name, value in given.items() if value is not None}
     client, sent = Client(url), 0
     for batch in _batches(bodies):
-        messages = [_message(item) | options for item in batch]
+        messages = [as_message(item) | options for item in batch]
         answer = client.request("POST", queue_path(queue, "messages"), {"messages": messages})
         sent += len(answer["messages"])
         for message in answer["messages"] if json else ():
@@ -242,7 +242,8 @@ def _settle(
     return Exit.FAILED if failed else Exit.DONE
 
 
-def _body(text: str) -> bytes:
+def read_body(text: str) -> bytes:
+    """A body that was given, or standard input for -."""
     return sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
 
 
@@ -261,7 +262,8 @@ def read_attribute(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _message(body: bytes) -> dict[str, Any]:
+def as_message(body: bytes) -> dict[str, Any]:
+    """The body of a message, as the native API takes it."""
     try:
         return {"body": body.decode()}
     except UnicodeDecodeError:
