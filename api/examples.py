@@ -304,6 +304,19 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example("DELETE /v1/topics/shop/subscriptions/mails", status=204),
     Example("DELETE /v1/topics/shop", status=204),
+    # --- producers and consumers --------------------------------------------------------------------------------------
+    Example("PUT /v1/producers/shop", {"name": "The shop", "type": "web"}, 201, {"id": "shop", "changed": True}),
+    Example("PUT /v1/consumers/worker%201", {"name": "Worker 1", "type": "mailer"}, 201),
+    Example("POST /v1/queues/mails/messages", {"body": "thanks", "producer": "shop"}, 201),
+    Example(
+        "GET /v1/producers/shop",
+        answer={"id": "shop", "name": "The shop", "type": "web", "registered": _AT, "seen": _AT},
+    ),
+    Example("GET /v1/producers?limit=10"),
+    Example("GET /v1/consumers?limit=10"),
+    Example("GET /v1/consumers/worker%201"),
+    Example("DELETE /v1/consumers/worker%201", None, 204),
+    Example("DELETE /v1/producers/shop", None, 204),
     # --- the simple API -----------------------------------------------------------------------------------------------
     Example("POST /send_message", {"message": "Hello, world!"}, 201, {"message_id": 1, "timestamp": _AT}),
     Example(

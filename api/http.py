@@ -6,7 +6,20 @@ import socket
 
 from aiohttp import web
 
-from api import addressing, health, keys, members, openapi, redrive, rest, schedules, seed, topics, transactions
+from api import (
+    addressing,
+    health,
+    keys,
+    members,
+    openapi,
+    parties,
+    redrive,
+    rest,
+    schedules,
+    seed,
+    topics,
+    transactions,
+)
 from api.access import KEYS, KeyRing, admit
 from api.aws import endpoint
 from api.drain import DRAIN, Drain
@@ -24,7 +37,10 @@ def application(client: Client, settings: HttpSettings) -> web.Application:
     app[DRAIN] = Drain()
     app[KEYS] = KeyRing(client, SealFile(settings.seal_key), settings.request_timeout_ms)
     app[SETTINGS] = settings
-    for face in (rest, addressing, transactions, redrive, topics, schedules, members, keys, seed, health, openapi):
+    for face in (
+        *(rest, addressing, transactions, redrive, topics, schedules, parties),
+        *(members, keys, seed, health, openapi),
+    ):
         app.add_routes(face.ROUTES)
     return app
 

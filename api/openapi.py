@@ -91,10 +91,24 @@ _AFTER_NAME = {"name": "after", "in": "query", "description": "Go on after this 
 _AFTER_ID = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": MESSAGE_ID_MAX}}
 _LIMIT = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": BATCH_MESSAGES_MAX}}
 _VERBOSE = {"name": "verbose", "in": "query", "description": "1 tells more.", "schema": TEXT}
-MAY_BE_EMPTY = {"Settings", "Receive", "RedriveIn", "UndoIn", "TopicIn"}
+MAY_BE_EMPTY = {"PartyIn", "Settings", "Receive", "RedriveIn", "UndoIn", "TopicIn"}
 """What may be asked for with no body at all: it is taken for {}."""
 
-OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[dict[str, Any]]], ...] = (
+_Operation = tuple[str, str, str, str | None, dict[int, str | None], list[dict[str, Any]]]
+
+
+def _parties(kind: str, many: str) -> tuple[_Operation, ...]:
+    name = {"name": kind, "in": "path", "required": True, "schema": {**TEXT, "minLength": 1, "maxLength": 128}}
+    one = f"/v1/{kind}s/{{{kind}}}"
+    return (
+        ("get", f"/v1/{kind}s", f"List {kind}s", None, {200: many}, [_LIMIT, _AFTER_NAME, _CONSISTENCY]),
+        ("put", one, f"Register a {kind}", "PartyIn", {201: "PartyPut", 200: "PartyPut"}, [name, _KEY]),
+        ("get", one, f"A {kind}, and when it was last seen", None, {200: "Party"}, [name, _CONSISTENCY]),
+        ("delete", one, f"Forget a {kind}", None, {204: None}, [name, _KEY]),
+    )
+
+
+OPERATIONS: tuple[_Operation, ...] = (
     # method, path, summary, request schema, answers, parameters
     ("get", "/v1/queues", "List queues", None, {200: "Queues"}, [_LIMIT, _CONSISTENCY]),
     ("put", "/v1/queues/{queue}", "Create a queue", "Settings", {201: "QueuePut", 200: "QueuePut"}, [_QUEUE, _KEY]),
@@ -278,6 +292,8 @@ OPERATIONS: tuple[tuple[str, str, str, str | None, dict[int, str | None], list[d
         {200: "Routed"},
         [_TOPIC, _MESSAGE_ID, _CONSISTENCY],
     ),
+    *_parties("producer", "Producers"),
+    *_parties("consumer", "Consumers"),
     ("get", "/v1/cluster", "What this node knows of the cluster", None, {200: "Cluster"}, []),
     ("put", "/v1/cluster/members/{member}", "Add a member: a learner first", "MemberIn", {200: "Member"}, [_MEMBER]),
     ("patch", "/v1/cluster/members/{member}", "A member has moved", "MemberIn", {200: "Member"}, [_MEMBER]),

@@ -13,7 +13,14 @@ import msgspec
 from api.problem import invalid
 from api.request import Wish
 from api.times import read_time, timestamp
-from storage.limits import DEDUP_BYTES_MAX, GROUP_BYTES_MAX, HOLD_MS_MAX, KEY_BYTES_MAX, PRIORITY_MAX
+from storage.limits import (
+    CONSUMER_BYTES_MAX,
+    DEDUP_BYTES_MAX,
+    GROUP_BYTES_MAX,
+    HOLD_MS_MAX,
+    KEY_BYTES_MAX,
+    PRIORITY_MAX,
+)
 from storage.operations import (
     About,
 )
@@ -37,6 +44,7 @@ class OptionsIn(Wish):
     group: str | msgspec.UnsetType = msgspec.UNSET
     key: str | msgspec.UnsetType = msgspec.UNSET
     dedup_id: str | msgspec.UnsetType = msgspec.UNSET
+    producer: str | msgspec.UnsetType = msgspec.UNSET
 
     def members(self) -> int:
         """Those given."""
@@ -47,7 +55,7 @@ class OptionsIn(Wish):
 _given = attrgetter(*OptionsIn.__struct_fields__)
 _NONE = _given(OptionsIn())
 _PLAIN = Options()
-_TEXTS = {"group": GROUP_BYTES_MAX, "key": KEY_BYTES_MAX, "dedup_id": DEDUP_BYTES_MAX}
+_TEXTS = {"group": GROUP_BYTES_MAX, "key": KEY_BYTES_MAX, "dedup_id": DEDUP_BYTES_MAX, "producer": CONSUMER_BYTES_MAX}
 
 
 def check_text(text: str, bytes_max: int, field: str, *, empty: bool = False) -> None:

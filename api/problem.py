@@ -96,6 +96,8 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
         "The message is leased",
         "Wait until it is nacked or its lease ends: GET …/why says when, and who holds it.",
     ),
+    codes.PARTY_NOT_FOUND: (404, "It is not registered", "Register it with PUT; nobody has to be to send or receive."),
+    codes.PARTY_LIMIT: (409, "There are too many producers and consumers", "Delete those that are not needed."),
     codes.SCHEDULE_NOT_FOUND: (404, "There is no such schedule", "Create it with PUT /v1/schedules/{schedule}."),
     codes.SCHEDULE_LIMIT: (409, "There are too many schedules", "Delete schedules that are not needed."),
     codes.TOPIC_NOT_FOUND: (404, "There is no such topic", "Create it with PUT /v1/topics/{topic}."),

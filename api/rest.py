@@ -252,6 +252,7 @@ def _queue(info: QueueInfo) -> dict[str, Any]:
         "delayed": info.delayed,
         "bytes": info.bytes,
         "dead": info.dead,
+        **({"active": info.active} if info.active else {}),
     }
 
 

@@ -41,6 +41,7 @@ from storage.operations import (
     Send,
     Transaction,
 )
+from storage.party_operations import DeleteParty, GetParty, ListParties, PutParty
 from storage.redrive_operations import (
     CancelRedrive,
     GetRedrive,
@@ -140,6 +141,14 @@ ROUTES: dict[tuple[str, str], Right] = {
     ("DELETE", "/v1/topics/{topic}/subscriptions/{subscription}"): Right.MANAGE,
     ("POST", "/v1/topics/{topic}/messages"): Right.LOOK,  # to publish needs more, to try only this
     ("GET", "/v1/topics/{topic}/messages/{message_id}"): Right.LOOK,
+    ("GET", "/v1/producers"): Right.LOOK,
+    ("PUT", "/v1/producers/{producer}"): Right.MANAGE,
+    ("GET", "/v1/producers/{producer}"): Right.LOOK,
+    ("DELETE", "/v1/producers/{producer}"): Right.MANAGE,
+    ("GET", "/v1/consumers"): Right.LOOK,
+    ("PUT", "/v1/consumers/{consumer}"): Right.MANAGE,
+    ("GET", "/v1/consumers/{consumer}"): Right.LOOK,
+    ("DELETE", "/v1/consumers/{consumer}"): Right.MANAGE,
     ("GET", "/v1/cluster"): Right.OBSERVE,
     ("GET", "/v1/cluster/digest"): Right.INSPECT,
     ("POST", "/v1/cluster/scrub"): Right.ADMINISTER,
@@ -213,6 +222,10 @@ def needs(operation: Operation) -> Iterator[Need]:
             yield Need(Right.LOOK, operation.topic)
         case ListQueues() | ListTopics():  # `Grant.bound` sees to it that only those are told that may be seen
             yield Need(Right.LOOK)
+        case GetParty() | ListParties():  # patterns are for names of queues
+            yield Need(Right.LOOK)
+        case PutParty() | DeleteParty():
+            yield Need(Right.MANAGE)
         case CreateAccessKey() | RevokeAccessKey() | ListAccessKeys():
             yield Need(Right.ADMINISTER)
         case Pulse() | Forget() | Occur() | StepRedrive():  # the leader's and the gateways' own: nobody's to ask for

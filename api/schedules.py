@@ -187,7 +187,7 @@ def _told_message(plan: Plan, *, raw: bool) -> dict[str, Any]:
     """The message, so that it can be put again as it is told."""
     options, plain = plan.options, Options()
     told = decode_part(Part(memoryview(plan.body + plan.properties), len(plan.body)), raw=raw)
-    for name in ("priority", "group", "key", "delay_ms", "ttl_ms", "dedup_id"):
+    for name in ("priority", "group", "key", "delay_ms", "ttl_ms", "dedup_id", "producer"):
         if getattr(options, name) != getattr(plain, name):
             told[name] = getattr(options, name)
     return told

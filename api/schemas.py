@@ -12,11 +12,13 @@ from storage.access import ROLES
 from storage.history import EVENTS
 from storage.limits import (
     BATCH_MESSAGES_MAX,
+    CONSUMER_BYTES_MAX,
     CRON_CHARACTERS_MAX,
     DEDUP_BYTES_MAX,
     GROUP_BYTES_MAX,
     HOLD_MS_MAX,
     KEY_BYTES_MAX,
+    PARTY_TEXT_BYTES_MAX,
     PRIORITY_MAX,
     ROUTING_CHARACTERS_MAX,
     SCHEDULE_EVERY_MS_MAX,
@@ -70,6 +72,7 @@ _NAMES = {
     "group": _bytes_max(GROUP_BYTES_MAX),
     "key": _bytes_max(KEY_BYTES_MAX),
     "dedup_id": _bytes_max(DEDUP_BYTES_MAX),
+    "producer": {**_bytes_max(CONSUMER_BYTES_MAX), "description": "Who sends it."},
     "priority": {"type": "integer", "minimum": 0, "maximum": PRIORITY_MAX},
 }
 _OPTIONS = {"delay_ms": _MILLISECONDS, "at": _TIME, "ttl_ms": _MILLISECONDS | {"minimum": 1}, **_NAMES}
@@ -97,6 +100,7 @@ _CONTENT_BESIDE_BODY = {
 _CONTENT = {"body": TEXT, "body_base64": TEXT, **_CONTENT_BESIDE_BODY}
 
 
+_PARTY_TEXT = _bytes_max(PARTY_TEXT_BYTES_MAX)
 _SCHEDULE_SETTINGS = {
     "cron": {**TEXT, "maxLength": CRON_CHARACTERS_MAX, "description": "Five fields, or six with seconds in front."},
     "every_ms": {"type": "integer", "minimum": SCHEDULE_EVERY_MS_MIN, "maximum": SCHEDULE_EVERY_MS_MAX},
@@ -152,6 +156,7 @@ SCHEMAS: dict[str, Any] = {
         delayed=_COUNT,
         bytes=_COUNT,
         dead=_COUNT,
+        active={**TEXT, "description": "The consumer that alone receives, of a single_active queue."},
     ),
     "Message": {
         **_closed(**_CONTENT, **_OPTIONS),
@@ -348,6 +353,23 @@ SCHEMAS: dict[str, Any] = {
         **_SCHEDULE_SETTINGS,
     ),
     "Schedules": _object(["schedules"], schedules=_list(ref("Schedule"))),
+    "PartyIn": _closed(name=_PARTY_TEXT, type=_PARTY_TEXT),
+    "PartyPut": _object(["id", "changed"], id=TEXT, changed={"type": "boolean"}),
+    "Party": _object(
+        ["id", "name", "type", "registered", "seen"],
+        id=TEXT,
+        name=TEXT,
+        type=TEXT,
+        registered=_TIME,
+        seen={
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "When it last sent, or was delivered something, to the minute; null: not since registered.",
+        },
+        waiting={**_COUNT, "description": "Of a consumer: how many of its receives wait for messages now."},
+    ),
+    "Producers": _object(["producers"], producers=_list(ref("Party"))),
+    "Consumers": _object(["consumers"], consumers=_list(ref("Party"))),
     "Redrives": _object(["tasks"], tasks=_list(ref("Redrive"))),
     "DeadLetters": _object(
         ["groups", "complete", "after"],

@@ -75,6 +75,11 @@ class Dispatcher:
             self._deadlines = [deadline for deadline in self._deadlines if self._waits(deadline[2])]
             heapq.heapify(self._deadlines)
 
+    def waiting(self) -> Counter[str]:
+        """How many receives of each consumer wait, in all queues."""
+        receives = [request.receive for _, request in self._queues.values()]
+        return Counter(receive.consumer for receive in receives if receive is not None)
+
     def claim(self, queue: str, messages: int) -> None:
         """A proposed receive may take so many messages of the queue; as many are given back when it is applied."""
         self._claimed[queue] += messages

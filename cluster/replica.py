@@ -52,6 +52,7 @@ from storage.operations import (
     encode_item,
     encode_outcome,
 )
+from storage.party_operations import PartyList
 from storage.reading import find_queue
 from storage.redrive_operations import StartRedrive, StepRedrive
 from storage.schedule_operations import Occur, PutSchedule
@@ -465,6 +466,9 @@ class Replica:
         if receive is None:
             assert isinstance(request.operation, Query)
             outcome, block = queries.answer(self._store, request.operation)
+            if type(outcome) is PartyList:
+                waiting = self._dispatcher.waiting()
+                outcome = PartyList(outcome.parties, [waiting[party.id] for party in outcome.parties])
             self._reply_encoded(request, encode_outcome(outcome), block)
         elif find_queue(self._store, receive.queue) is None:
             self._reply(request, Refused(codes.QUEUE_NOT_FOUND))

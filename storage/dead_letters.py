@@ -141,6 +141,7 @@ def move(
         publish_id=old.publish_id + first if old.topic else 0,
         schedule=old.schedule,
         occurrence_ms=old.occurrence_ms,
+        producer=old.producer,
     )
     moved = Chunk(
         chunk.index,

@@ -114,6 +114,15 @@ DEDUP_BYTES_MAX = 128
 CONSUMER_BYTES_MAX = 128
 """Bytes of a consumer's or producer's name: it is kept with every lease."""
 
+PARTIES_MAX = 10_000
+"""Registered producers and consumers of one shard."""
+
+PARTY_TEXT_BYTES_MAX = 256
+"""Bytes of the name, and of the type, of a producer or consumer."""
+
+PARTY_SEEN_STEP_MS = 60 * 1000
+"""How exactly it is noted when a producer or consumer was last seen: each note is a write."""
+
 REASON_BYTES_MAX = 1024
 """Bytes of a nack's reason: it is kept with every message given up for it."""
 

@@ -20,7 +20,8 @@ The life of a message:
 
 A rule that says no returns `Refused` and nothing has changed. `storage.records` is the map of what is kept;
 `storage.queries` reads it. The rules themselves: `queue_rules`, `sending`, `receiving`, `groups`, `flow`, `settling`,
-`dead_letters`, `redrive`, `addressing`, `transactions`, `publishing`, `schedules`, `history`, `pulse`, `access`.
+`dead_letters`, `redrive`, `addressing`, `transactions`, `publishing`, `schedules`, `parties`, `history`, `pulse`,
+`access`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from storage.limits import (
     KEY_BYTES_MAX,
     KEY_WINDOW_MS,
     KEYS_MAX,
+    PARTY_TEXT_BYTES_MAX,
     PRIORITY_MAX,
     PROPERTIES_BYTES_MAX,
     REASON_BYTES_MAX,
@@ -89,6 +91,8 @@ from storage.operations import (
     messages_of,
 )
 from storage.options import SCHEDULE_NAME, Options, Plan
+from storage.parties import delete_party, put_party
+from storage.party_operations import DeleteParty, PutParty
 from storage.publishing import delete_subscription, delete_topic, publish, put_subscription, put_topic
 from storage.pulse import pulse
 from storage.queue_rules import delete_queue, purge_queue, put_queue
@@ -188,9 +192,7 @@ def _is_sound(operation: Operation) -> bool:
                 and contradiction(name, settings) is None
             )
         case Send() | Publish():
-            return _is_text(operation.producer, CONSUMER_BYTES_MAX) and (
-                not operation.runs or all(run.count > 0 and _are_sound(run.options) for run in operation.runs)
-            )
+            return not operation.runs or all(run.count > 0 and _are_sound(run.options) for run in operation.runs)
         case Receive():
             return (
                 0 < operation.messages_max <= BATCH_MESSAGES_MAX
@@ -249,6 +251,14 @@ def _is_sound(operation: Operation) -> bool:
                 and len(operation.pattern) <= ROUTING_CHARACTERS_MAX
                 and _is_text(operation.filter, FILTER_BYTES_MAX)
             )
+        case PutParty():
+            return (
+                _is_text(operation.name, PARTY_TEXT_BYTES_MAX)
+                and _is_text(operation.type_, PARTY_TEXT_BYTES_MAX)
+                and (0 < len(operation.id.encode()) <= CONSUMER_BYTES_MAX)
+            )
+        case DeleteParty():
+            return _is_text(operation.id, CONSUMER_BYTES_MAX)
         case Keyed():
             return len(operation.key) == 16
         case _:
@@ -268,6 +278,7 @@ def _are_sound(options: Options) -> bool:
         and _is_text(options.group, GROUP_BYTES_MAX)
         and _is_text(options.key, KEY_BYTES_MAX)
         and _is_text(options.dedup_id, DEDUP_BYTES_MAX)
+        and _is_text(options.producer, CONSUMER_BYTES_MAX)
     )
 
 
@@ -317,6 +328,10 @@ def _do(turn: Turn, operation: Operation, bodies: Bodies) -> Outcome:
             return put_schedule(turn, operation)
         case DeleteSchedule():
             return delete_schedule(turn, operation.schedule)
+        case PutParty():
+            return put_party(turn, operation)
+        case DeleteParty():
+            return delete_party(turn, operation.kind, operation.id)
         case Publish():
             return publish(turn, operation, bodies)
         case PutTopic():

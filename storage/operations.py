@@ -25,6 +25,7 @@ from typing import NamedTuple
 import msgspec
 
 from storage.options import Run
+from storage.party_operations import DeleteParty, GetParty, ListParties, PartyList, PartyPut, PutParty
 from storage.records import AccessKey, Dead, Event
 from storage.redrive_operations import (
     CancelRedrive,
@@ -114,13 +115,12 @@ class PurgeQueue(msgspec.Struct, array_like=True, frozen=True, tag=3):
 class Send(msgspec.Struct, array_like=True, frozen=True, tag=4):
     """Add the `count` messages of the item's block, all or none. → `Sent`.
 
-    `runs` say what their options are, from the first message on; none: no message has any. `producer` names who sends.
+    `runs` say what their options are, from the first message on; none: no message has any.
     """
 
     queue: str
     count: int
     runs: list[Run] = []
-    producer: str = ""
 
 
 class Receive(msgspec.Struct, array_like=True, frozen=True, tag=5):
@@ -255,6 +255,8 @@ Plain = (
     | CancelRedrive
     | CreateAccessKey
     | RevokeAccessKey
+    | PutParty
+    | DeleteParty
 )
 """An operation as clients ask for it, without a key around it."""
 
@@ -355,6 +357,8 @@ Query = (
     | PreviewRedrive
     | GroupDead
     | ListAccessKeys
+    | GetParty
+    | ListParties
 )
 Operation = Change | Query
 
@@ -436,6 +440,7 @@ class About(msgspec.Struct, array_like=True, frozen=True):
     publish_id: int = 0
     schedule: str = ""
     occurrence_ms: int = 0
+    producer: str = ""
 
 
 class Delivery(msgspec.Struct, array_like=True, frozen=True):
@@ -596,6 +601,8 @@ Outcome = (
     | RoutesTold
     | AccessKeyMade
     | AccessKeyList
+    | PartyPut
+    | PartyList
 )
 
 

@@ -16,7 +16,7 @@ class Options(msgspec.Struct, array_like=True, frozen=True):
 
     delay_ms: how long they are held back; -1: as long as the queue says. at_ms: when they are delivered, by cluster
     time, instead of a delay; 0: none. ttl_ms: how long they are kept; 0: as long as the queue says. schedule,
-    occurrence_ms: the schedule that sends them, and for which of its times.
+    occurrence_ms: the schedule that sends them, and for which of its times. producer: who sends them.
     """
 
     priority: int = 0
@@ -28,6 +28,7 @@ class Options(msgspec.Struct, array_like=True, frozen=True):
     dedup_id: str = ""
     schedule: str = ""
     occurrence_ms: int = 0
+    producer: str = ""
 
 
 class Plan(msgspec.Struct, array_like=True, frozen=True):

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from storage import flow, records, redrive_look, schedule_look, topic_queries
+from storage import flow, parties, records, redrive_look, schedule_look, topic_queries
 from storage.access import matches
 from storage.block import Part, join
 from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
@@ -34,6 +34,7 @@ from storage.operations import (
     Refused,
     Told,
 )
+from storage.party_operations import GetParty, ListParties
 from storage.reading import bodies, chunk_of, find_queue, segments_after
 from storage.receiving import about_messages, delivery
 from storage.records import DEAD, Chunk, Queue, Segment
@@ -68,6 +69,8 @@ def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
             if not 0 <= query.message_id < ID_END:
                 return Refused(MALFORMED), b""
             return _look_at(state, query)
+        case GetParty() | ListParties():
+            return parties.answer(state, query), b""
         case GetSchedule() | ListSchedules():
             return schedule_look.answer(state, query), b""
         case ListAccessKeys():

@@ -9,6 +9,7 @@ from storage.codes import CONSUMER_REQUIRED, QUEUE_NOT_FOUND
 from storage.dead_letters import NO_EXTRAS
 from storage.limits import RECEIVE_BYTES_MAX
 from storage.operations import About, Delivery, Outcome, Receive, Received, Refused
+from storage.parties import note_seen
 from storage.records import Chunk, Queue, Segment
 from storage.segments import isolate, standing
 from storage.turn import Turn, message_sizes
@@ -52,6 +53,8 @@ def receive(turn: Turn, operation: Receive) -> Outcome:
         else:
             _take(turn, queue, chunk_id, chunk, taking, taking.messages_left)
     taken = wanted - taking.messages_left
+    if operation.consumer and taken:
+        note_seen(turn, "consumer", operation.consumer)
     if settings.rate is not None and taken:
         queue.served_us = flow.served(settings.rate, queue.served_us, turn.now_ms, taken)
     return Received(operation.token, until_ms, taking.deliveries)
@@ -169,5 +172,6 @@ def about_messages(chunk: Chunk, segment: Segment, first: int) -> About | None:
         extras.publish_id + first if extras.topic else 0,
         extras.schedule,
         extras.occurrence_ms,
+        extras.producer,
     )
     return None if about == _NOTHING else about

@@ -18,6 +18,7 @@
     t NAME               Topic      a topic: its number, counts, the next id of a message published to it
     b NUMBER NAME        Subscription   which of a topic's messages go to which queue
     l NUMBER ID          Routes     where the messages of one publish, from ID on, were routed to
+    p KIND ID            Party      a registered producer (KIND p) or consumer (KIND c)
     d DUE KIND SUBJECT   -          a timer: at DUE (cluster milliseconds) the pulse does something (below)
     e INDEX              u32        how many chunks have their bodies in the log entry INDEX
     s SESSION            Session    a gateway's run: up to where it has its answers, when it was last heard
@@ -127,6 +128,7 @@ class Shard(msgspec.Struct, array_like=True):
     schedules: int = 0
     redrives: int = 0
     topics: int = 0
+    parties: int = 0
 
 
 class Queue(msgspec.Struct, array_like=True):
@@ -232,6 +234,7 @@ class Extras(msgspec.Struct, array_like=True, frozen=True):
     publish_id: int = 0
     schedule: str = ""
     occurrence_ms: int = 0
+    producer: str = ""
 
 
 class Blocks(msgspec.Struct, array_like=True, frozen=True):
@@ -457,6 +460,16 @@ class Routes(msgspec.Struct, array_like=True, frozen=True):
     routed: list[Routed]
 
 
+class Party(msgspec.Struct, array_like=True):
+    """A producer or a consumer. `seen_ms`: when it last sent, or was delivered something, to the minute; 0: never."""
+
+    id: str
+    name: str
+    type: str
+    created_ms: int
+    seen_ms: int = 0
+
+
 class Session(msgspec.Struct, array_like=True):
     """A gateway's run.
 
@@ -507,6 +520,7 @@ decode_redrive = msgspec.msgpack.Decoder(Redrive).decode
 decode_topic = msgspec.msgpack.Decoder(Topic).decode
 decode_subscription = msgspec.msgpack.Decoder(Subscription).decode
 decode_routes = msgspec.msgpack.Decoder(Routes).decode
+decode_party = msgspec.msgpack.Decoder(Party).decode
 decode_session = msgspec.msgpack.Decoder(Session).decode
 decode_key_memory = msgspec.msgpack.Decoder(KeyMemory).decode
 decode_access = msgspec.msgpack.Decoder(Access).decode
@@ -696,6 +710,16 @@ def routes_prefix(number: int) -> bytes:
 def routes_key(number: int, first_id: int) -> bytes:
     """Key of where the messages of a publish, from `first_id` on, were routed to."""
     return b"l" + _NUMBER_CHUNK.pack(number, first_id)
+
+
+def party_prefix(kind: str) -> bytes:
+    """What the keys of all producers, or of all consumers, begin with."""
+    return b"p" + kind[:1].encode()
+
+
+def party_key(kind: str, party_id: str) -> bytes:
+    """Key of a producer or consumer."""
+    return party_prefix(kind) + party_id.encode()
 
 
 def entry_key(index: int) -> bytes:

@@ -36,6 +36,7 @@ from storage.options import (
     Options,
     Run,
 )
+from storage.parties import note_seen
 from storage.records import Blocks, Chunk, Dedup, Extras, Queue, Segment
 from storage.segments import isolate
 from storage.turn import Turn, message_sizes
@@ -145,6 +146,8 @@ def place(
     refused = _make_room(turn, queue, parts, sizes)
     if refused is not None:
         return refused
+    for producer in {lot.options.producer: None for lot in lots if lot.options.producer}:
+        note_seen(turn, "producer", producer)
     return _add(turn, queue, parts, sizes, bodies, total, source)
 
 
@@ -388,6 +391,7 @@ def _extras(queue: Queue, part: _Part, now_ms: int, due_ms: int, source: Source 
         expires_ms=expires_ms,
         schedule=options.schedule,
         occurrence_ms=options.occurrence_ms,
+        producer=options.producer,
         topic="" if source is None else source.topic,
         publish_id=0 if source is None else source.message_id + part.first,
     )

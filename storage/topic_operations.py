@@ -65,7 +65,7 @@ class Target(msgspec.Struct, array_like=True, frozen=True):
 class Publish(msgspec.Struct, array_like=True, frozen=True, tag=19):
     """Send the `count` messages of the item's block to every queue that is to have them, all or none. → `Published`.
 
-    `routing_keys`: one for each message; none: all are empty. `runs` and `producer` as for `Send`. `targets` are for
+    `routing_keys`: one for each message; none: all are empty. `runs` as for `Send`. `targets` are for
     the leader to fill in: it matches patterns and filters, as it stamps the time, so that replicas need not agree on
     how to read JSON. enveloped: the block has the messages twice; subscriptions that are enveloped get the second form.
     """
@@ -74,7 +74,6 @@ class Publish(msgspec.Struct, array_like=True, frozen=True, tag=19):
     count: int
     routing_keys: list[str] = []
     runs: list[Run] = []
-    producer: str = ""
     enveloped: bool = False
     targets: list[Target] | None = None
 

@@ -226,7 +226,13 @@ def test_every_operation_needs_a_right() -> None:
 
 def _blank(kind: type[Any]) -> list[Any]:
     """The least that such an operation must say."""
-    by_name: dict[str, Any] = {"settings": {}, "operation": [4, "q", 1], "steps": [[4, "q", 1]], "plan": ["q", b""]}
+    by_name: dict[str, Any] = {
+        "settings": {},
+        "operation": [4, "q", 1],
+        "steps": [[4, "q", 1]],
+        "plan": ["q", b""],
+        "kind": "producer",
+    }
     by_type = {str: "q", int: 1, bytes: b""}
     required = [field for field in msgspec.structs.fields(kind) if field.required]
     return [by_name.get(field.name, by_type.get(field.type, [])) for field in required]

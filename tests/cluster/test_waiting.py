@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from storage.block import encode_block
 from storage.operations import Ack, Claim, PutQueue, Receive, Received, Refused, Send, Settled
+from storage.party_operations import GetParty, ListParties, PartyList, PutParty
 from storage.settings import QueueSettings, Rate
 from tests.cluster.trio import Trio
 
@@ -65,3 +66,21 @@ def test_who_waits_for_a_rate_or_a_place_costs_the_log_next_to_nothing() -> None
     assert isinstance(trio.do(Ack("q", [Claim(1, 1, 1)])), Settled)
     trio.run(1.0)
     assert any(trio.answer(seq) is not None for seq in waiting)
+
+
+def test_consumers_that_wait_are_counted_and_cost_the_log_nothing() -> None:
+    trio = ready(QueueSettings(), 0)
+    for name in ("one", "two"):
+        trio.do(PutParty("consumer", name, name, "worker"))
+    for token in range(1, 4):
+        trio.ask(Receive("q", 1, 0, token, WAIT_MS, "one"))
+    assert written(trio, 1.0) == 0
+    told = trio.do(ListParties("consumer"))
+    assert isinstance(told, PartyList)
+    assert [(party.id, party.seen_ms) for party in told.parties] == [("one", 0), ("two", 0)]
+    assert told.waiting == [3, 0]
+    trio.do(Send("q", 1), encode_block([(b"x", b"")]))
+    told = trio.do(GetParty("consumer", "one"))
+    assert isinstance(told, PartyList)
+    assert told.waiting == [2]
+    assert told.parties[0].seen_ms

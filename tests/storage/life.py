@@ -21,6 +21,7 @@ from storage import (
     access,
     codes,
     machine,
+    parties,
     publishing,
     queries,
     queue_rules,
@@ -60,6 +61,7 @@ from storage.operations import (
     encode_entry,
     encode_item,
 )
+from storage.party_operations import Kind, ListParties, PartyList
 from storage.records import Extras, Placed, Routed
 from storage.redrive_operations import ListRedrives, RedriveTasks
 from storage.routing import find_topic, table_of
@@ -84,6 +86,7 @@ from storage.topic_operations import (
 )
 from tests.storage.harness import KINDS, Place, quick_directory, tick
 from tests.storage.naive import Body, Message, Naive, in_order
+from tests.storage.naive_parties import PARTIES_MAX
 from tests.storage.naive_redrive import REDRIVES_MAX, as_told
 
 KEYS_MAX, ACCESS_KEYS_MAX, MERGED_MAX, RECEIVE_BYTES, LOOK_SEGMENTS_MAX = 3, 3, 8, 60, 3
@@ -105,6 +108,7 @@ class Life(RuleBasedStateMachine):
         self.patches.enter_context(patch.object(machine, "KEYS_MAX", KEYS_MAX))
         self.patches.enter_context(patch.object(access, "ACCESS_KEYS_MAX", ACCESS_KEYS_MAX))
         self.patches.enter_context(patch.object(queue_rules, "QUEUES_MAX", queues_max))
+        self.patches.enter_context(patch.object(parties, "PARTIES_MAX", PARTIES_MAX))
         self.patches.enter_context(patch.object(sending, "MERGED_MESSAGES_MAX", MERGED_MAX))
         self.patches.enter_context(patch.object(publishing, "ROUTES_MS", ROUTES_MS))
         for module in (receiving, queries):
@@ -258,6 +262,7 @@ class Life(RuleBasedStateMachine):
         for name in NAMES:
             self.compare_queue(self.stores[0], name)
         self.compare_schedules(self.stores[0])
+        self.compare_parties(self.stores[0])
         self.compare_queue(self.stores[1], "a")  # for its bodies: the records are the same
         for name in TOPICS:
             self.compare_topic(self.stores[0], name)
@@ -286,6 +291,13 @@ class Life(RuleBasedStateMachine):
         assert isinstance(tasks, RedriveTasks)
         told = [(number, *task.told()) for number, task in self.model.redrives.of(queue).items()]
         assert [(each.redrive.task, *as_told(each.redrive)) for each in tasks.tasks] == told[::-1]
+
+    def compare_parties(self, store: Store) -> None:
+        kinds: tuple[Kind, ...] = ("producer", "consumer")
+        for kind in kinds:
+            told, _ = queries.answer(store, ListParties(kind))
+            known = self.model.parties.known
+            assert told == PartyList([known[key] for key in sorted(known) if key[0] == kind])
 
     def compare_schedules(self, store: Store) -> None:
         found: list[records.Schedule] = []
@@ -427,6 +439,7 @@ def listed_as(message: Message) -> Listed:
         message.publish_id,
         options.schedule,
         options.occurrence_ms,
+        options.producer,
     )
     return Listed(
         message.message_id,
@@ -470,6 +483,7 @@ def check_records(store: Store) -> None:
     assert shard.keys == sum(1 for _ in store.scan(b"k"))
     schedules = [records.decode_schedule(value) for _, value in store.scan(records.SCHEDULES)]
     assert shard.schedules == len(schedules)
+    assert shard.parties == sum(1 for _ in store.scan(b"p"))
     alarms = {records.alarm_key(each.next_ms, each.name) for each in schedules if has_alarm(each)}
     assert alarms == {key for key, _ in store.scan(records.ALARMS)}
     ready, timers, living = set(), set(), Counter[int]()

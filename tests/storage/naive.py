@@ -52,6 +52,7 @@ from storage.options import (
     Options,
     Run,
 )
+from storage.party_operations import DeleteParty, PutParty
 from storage.records import DEAD, AccessKey, Dead, Placed, Routed
 from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
 from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
@@ -66,6 +67,7 @@ from storage.topic_operations import (
     PutTopic,
     TopicPut,
 )
+from tests.storage.naive_parties import Parties
 from tests.storage.naive_redrive import Redrives
 from tests.storage.naive_schedules import Schedules
 
@@ -241,6 +243,7 @@ class Naive:
         self.sessions: dict[int, Session] = {}
         self.keys: dict[bytes, Memory] = {}
         self.schedules = Schedules(self)
+        self.parties = Parties(self)
         self.redrives = Redrives(self)
         self.access_keys: dict[str, AccessKey] = {}
 
@@ -274,6 +277,8 @@ class Naive:
                 return self.transact(operation, bodies)
             case PutSchedule() | DeleteSchedule() | Occur():
                 return self.schedules.do(operation, bodies)
+            case PutParty() | DeleteParty():
+                return self.parties.do(operation)
             case StepRedrive():
                 return self.redrives.step(operation)
             case CreateAccessKey():
@@ -368,7 +373,7 @@ class Naive:
 
     def transact(self, operation: Transaction, bodies: list[Body]) -> Outcome:
         """Tried on a copy of everything, which takes its place if all went well."""
-        before, outcomes = copy.deepcopy(self.queues), []
+        before, seen, outcomes = copy.deepcopy(self.queues), dict(self.parties.known), []
         rest = list(bodies)
         for number, step in enumerate(operation.steps):
             mine = [rest.pop(0) for _ in range(step.count)] if isinstance(step, Send) else []
@@ -376,7 +381,7 @@ class Naive:
             if isinstance(outcome, Settled) and outcome.stale:
                 outcome = Refused(codes.STALE_RECEIPT, stale=outcome.stale)
             if isinstance(outcome, Refused):
-                self.queues = before
+                self.queues, self.parties.known = before, seen
                 return Refused(outcome.code, outcome.limit, outcome.position, number, outcome.detail, outcome.stale)
             assert isinstance(outcome, Sent | Settled)
             outcomes.append(outcome)
@@ -433,7 +438,7 @@ class Naive:
         for position, wish in enumerate(wishes):
             if topic.fifo and not wish.group:
                 return Refused(codes.GROUP_REQUIRED, 0, position)
-        before, routed = copy.deepcopy(self.queues), []
+        before, seen, routed = copy.deepcopy(self.queues), dict(self.parties.known), []
         served: set[tuple[str, int]] = set()
         for name, subscription in sorted(topic.subscriptions.items()):
             queue = self.queues.get(subscription.queue)
@@ -456,7 +461,7 @@ class Naive:
             first_id = queue.next_id
             outcome = self.send(queue, send, [forms[subscription.enveloped][position] for position in wanted])
             if isinstance(outcome, Refused):
-                self.queues = before
+                self.queues, self.parties.known = before, seen
                 position = wanted[outcome.position] if outcome.code not in (codes.QUEUE_FULL,) else 0
                 return msgspec.structs.replace(outcome, position=position, queue=subscription.queue)
             assert isinstance(outcome, Sent)
@@ -531,6 +536,8 @@ class Naive:
         refused = self.make_room(queue, len(new), sum(len(body) + len(rest) for body, rest in new))
         if refused is not None:
             return refused
+        for wish in options:
+            self.parties.saw("producer", wish.producer)
         first_id, ids, said = queue.next_id, [], []
         for wish, content, original in zip(options, bodies, originals, strict=True):
             if original is None:
@@ -655,6 +662,8 @@ class Naive:
             for position in range(delivery.count)
         ]
         assert told == [(message.message_id, message.attempts, message.sent_ms) for message in taken]
+        if taken:
+            self.parties.saw("consumer", operation.consumer)
         return Received(operation.token, until_ms, actual.deliveries)
 
     def turn(self, queue: Queue, messages_max: int) -> list[Message]:
@@ -761,6 +770,7 @@ class Naive:
             dedup_id=old.dedup_id,
             schedule=old.schedule,
             occurrence_ms=old.occurrence_ms,
+            producer=old.producer,
         )
         moved = Message(taker.next_id, message.content, self.now_ms, kept, due_ms=due_ms, dead=dead)
         moved.topic, moved.publish_id = message.topic, message.publish_id

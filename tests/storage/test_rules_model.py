@@ -30,6 +30,7 @@ from storage.options import (
     Plan,
     Run,
 )
+from storage.party_operations import DeleteParty, Kind, PutParty
 from storage.redrive_operations import CancelRedrive, StartRedrive
 from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
 from storage.settings import Backoff, QueueSettings, Rate, contradiction
@@ -108,6 +109,7 @@ OPTIONS = st.builds(
     at_ms=st.sampled_from([0, 0, 0, 1_002_000, 1_100_000]),
     ttl_ms=st.sampled_from([0, 0, 0, 800, 2 * MINUTE_MS]),
     dedup_id=st.sampled_from(["", "", "1", "2", "3"]),
+    producer=st.sampled_from(["", "", "", "shop"]),
 )
 PLANS = st.builds(
     Plan,
@@ -257,6 +259,15 @@ class AllRules(Life):
         instead_of = data.draw(chosen if known is None else st.sampled_from([known.settings, known.settings]) | chosen)
         self.add(1, PutQueue(queue, data.draw(chosen), only_new, None if only_new else instead_of))
         self.pulses(0, 2)
+
+    @rule(
+        party=st.sampled_from([("producer", "shop"), ("consumer", "x"), ("consumer", "x"), ("consumer", "y")]),
+        name=st.sampled_from(["", "one", "another"]),
+        delete=st.sampled_from([False] * 4 + [True]),
+        more=MORE,
+    )
+    def register(self, party: tuple[Kind, str], name: str, delete: bool, more: bool) -> None:
+        self.add(1, DeleteParty(*party) if delete else PutParty(*party, name, "worker"), more=more)
 
     @rule(name=st.sampled_from("xy"), plan=PLANS, delete=st.sampled_from([False] * 4 + [True]), more=MORE)
     def schedule(self, name: str, plan: Plan, delete: bool, more: bool) -> None:
