@@ -11,7 +11,18 @@ from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, printable, say
 from api.console_client import Client
 
 Name = Annotated[str, Parameter(help="The schedule.")]
-SETTINGS = ("cron", "every_ms", "time_zone", "queue", "topic", "message", "overlap", "catch_up", "paused")
+SETTINGS = (
+    "cron",
+    "every_ms",
+    "time_zone",
+    "queue",
+    "topic",
+    "routing_key",
+    "message",
+    "overlap",
+    "catch_up",
+    "paused",
+)
 """What is told of a schedule and can be put again."""
 
 schedules = App(

@@ -206,7 +206,7 @@ def needs(operation: Operation) -> Iterator[Need]:
                 yield Need(Right.SEND, operation.to)
         case PutSchedule():
             yield Need(Right.MANAGE, operation.schedule)
-            yield Need(Right.SEND, operation.plan.queue)
+            yield Need(Right.SEND, operation.plan.queue or operation.plan.topic)
         case DeleteSchedule() | GetSchedule():
             yield Need(Right.MANAGE, operation.schedule)
         case ListSchedules():  # as of queues

@@ -19,6 +19,7 @@ from cluster.occurrences import next_times, timing_of
 from storage.block import Part
 from storage.limits import (
     CRON_CHARACTERS_MAX,
+    ROUTING_CHARACTERS_MAX,
     SCHEDULE_EVERY_MS_MAX,
     SCHEDULE_EVERY_MS_MIN,
     SCHEDULE_MESSAGE_BYTES_MAX,
@@ -50,6 +51,7 @@ class _Plan(Wish):
 
     queue: str | _Unset = _UNSET
     topic: str | _Unset = _UNSET
+    routing_key: str | _Unset = _UNSET
     cron: str | _Unset = _UNSET
     every_ms: int | _Unset = _UNSET
     time_zone: str | _Unset = _UNSET
@@ -83,13 +85,10 @@ def _name(request: web.Request) -> str:
 def _plan(wish: ScheduleIn | PackedScheduleIn) -> Plan:
     """The plan that is asked for. Raises `Problem`."""
     _check_timing(wish)
-    if wish.topic is not _UNSET:
-        raise invalid("$.topic", "schedules send to queues", "Name a queue.")
-    if wish.queue is _UNSET or not QUEUE_NAME.fullmatch(wish.queue):
-        raise invalid("$.queue", "the name of a queue is needed", "Say where to send.")
+    _check_target(wish)
     body, properties, options = _message(wish)
     plan = Plan(
-        wish.queue,
+        "" if wish.queue is _UNSET else wish.queue,
         body,
         properties,
         options,
@@ -99,6 +98,8 @@ def _plan(wish: ScheduleIn | PackedScheduleIn) -> Plan:
         overlap=wish.overlap,
         catch_up=wish.catch_up,
         paused=wish.paused,
+        topic="" if wish.topic is _UNSET else wish.topic,
+        routing_key="" if wish.routing_key is _UNSET else wish.routing_key,
     )
     try:
         timing_of(plan)
@@ -126,6 +127,24 @@ def _check_timing(wish: _Plan) -> None:
             raise invalid("$.every_ms", detail, "Change it.", limit)
 
 
+def _check_target(wish: _Plan) -> None:
+    if wish.topic is _UNSET:
+        if wish.routing_key is not _UNSET:
+            raise invalid("$.routing_key", "only what is published has a routing key", "Name a topic, or leave it out.")
+        if wish.queue is _UNSET or not QUEUE_NAME.fullmatch(wish.queue):
+            raise invalid("$.queue", "the name of a queue is needed", "Say where to send: a queue, or a topic.")
+        return
+    if wish.queue is not _UNSET:
+        raise invalid("$.topic", "there is a queue as well", "Give one of them.")
+    if not QUEUE_NAME.fullmatch(wish.topic):
+        raise invalid("$.topic", "this is no name for a topic", "Use the name of one that there is.")
+    if wish.overlap == "skip":
+        raise invalid("$.overlap", "a message that was published is in no one queue", "Leave it out, or name a queue.")
+    if wish.routing_key is not _UNSET and len(wish.routing_key) > ROUTING_CHARACTERS_MAX:
+        detail = f"it has at most {ROUTING_CHARACTERS_MAX} characters"
+        raise invalid("$.routing_key", detail, "Choose another.", ROUTING_CHARACTERS_MAX)
+
+
 def _message(wish: ScheduleIn | PackedScheduleIn) -> tuple[bytes, bytes, Options]:
     """Body, properties and options of the message. Raises `Problem`."""
     message, field = wish.message, "$.message"
@@ -148,10 +167,11 @@ def _told(schedule: Schedule, shown: int, *, raw: bool) -> dict[str, Any]:
     """A schedule as clients see it."""
     plan = schedule.plan
     timing = {"cron": plan.cron, "time_zone": plan.time_zone} if plan.cron else {"every_ms": plan.every_ms}
+    target = {"queue": plan.queue} if plan.queue else {"topic": plan.topic, "routing_key": plan.routing_key}
     told = {
         "schedule": schedule.name,
         **timing,
-        "queue": plan.queue,
+        **target,
         "message": _told_message(plan, raw=raw),
         "overlap": plan.overlap,
         "catch_up": plan.catch_up,

@@ -108,6 +108,7 @@ _SCHEDULE_SETTINGS = {
     "overlap": {"enum": ["allow", "skip"], "default": "allow"},
     "catch_up": {"enum": ["none", "one", "all"], "default": "one"},
     "paused": {"type": "boolean", "default": False},
+    "routing_key": {**TEXT, "maxLength": ROUTING_CHARACTERS_MAX, "description": "For a topic."},
 }
 
 
@@ -330,16 +331,20 @@ SCHEMAS: dict[str, Any] = {
         cause=_object(["code", "title", "remedy"], code=TEXT, title=TEXT, remedy=TEXT, queue=TEXT),
     ),
     "ScheduleIn": {
-        **_closed(["queue", "message"], queue=QUEUE, message=ref("Message"), **_SCHEDULE_SETTINGS),
-        "oneOf": [{"required": ["cron"]}, {"required": ["every_ms"]}],
+        **_closed(["message"], queue=QUEUE, topic=QUEUE, message=ref("Message"), **_SCHEDULE_SETTINGS),
+        "allOf": [
+            {"oneOf": [{"required": ["cron"]}, {"required": ["every_ms"]}]},
+            {"oneOf": [{"required": ["queue"]}, {"required": ["topic"]}]},
+        ],
     },
     "SchedulePut": _object(
         ["schedule", "changed", "next"], schedule=TEXT, changed={"type": "boolean"}, next=_list(_TIME)
     ),
     "Schedule": _object(
-        ["schedule", "queue", "message", "overlap", "catch_up", "paused", "created", "next", "sent", "skipped"],
+        ["schedule", "message", "overlap", "catch_up", "paused", "created", "next", "sent", "skipped"],
         schedule=TEXT,
         queue=TEXT,
+        topic=TEXT,
         message={"type": "object", "description": "As it can be put again."},
         created=_TIME,
         changed=_TIME,

@@ -7,18 +7,23 @@ plan's `catch_up`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+
+import msgspec
 
 from cluster.cron import Schedule as Timing
 from cluster.cron import ScheduleError, next_runs, parse_cron, parse_every
 from storage import schedule_look
 from storage.block import encode_block
 from storage.limits import SCHEDULE_CATCH_UP_MAX, SCHEDULE_LATE_MS
-from storage.operations import encode_item
+from storage.operations import Refused, encode_item
 from storage.options import Plan
 from storage.records import NEVER, Schedule
 from storage.schedule_operations import Occur
+from storage.schedules import publish_of
 from storage.state import State
+from storage.topic_operations import Publish, Target
 
 _STEPS_MAX = 64
 """Times computed for one entry: with a tenth of a millisecond for each, other work hardly waits."""
@@ -27,10 +32,10 @@ _BYTES_MAX = 1024 * 1024
 
 
 class Occurrences:
-    """What is due, of the schedules in `state`, and whether it is under way."""
+    """What is due, of the schedules in `state`, and whether it is under way. `targets` says where a publish goes."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, state: State, targets: Callable[[Publish, memoryview], list[Target] | Refused]) -> None:
+        self._state, self._targets = state, targets
         self._is_under_way = False
 
     def next_ms(self) -> int | None:
@@ -49,12 +54,21 @@ class Occurrences:
             block = b""
             if operation.occurrence_ms:
                 block = encode_block([(schedule.plan.body, schedule.plan.properties)])
+            if operation.occurrence_ms and schedule.plan.topic:
+                operation = self._routed(schedule, operation, block)
             items.append(encode_item(0, 0, operation, block))
             steps_left, bytes_left = steps_left - steps, bytes_left - len(block)
             if steps_left <= 0 or bytes_left <= 0:
                 break
         self._is_under_way = bool(items)
         return items
+
+    def _routed(self, schedule: Schedule, operation: Occur, block: bytes) -> Occur:
+        """With where the message goes, as the leader finds it for every publish."""
+        found = self._targets(publish_of(schedule, operation.occurrence_ms), memoryview(block))
+        if isinstance(found, Refused):
+            return msgspec.structs.replace(operation, trouble=operation.trouble or found.code)
+        return msgspec.structs.replace(operation, targets=found)
 
     def done(self) -> None:
         """What was proposed is applied, or its fate is unknown."""

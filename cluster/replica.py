@@ -125,11 +125,11 @@ class Replica:
         self._confirm_asked_s = -inf
         self._dispatcher = Dispatcher()
         self._router = Router(store, monotonic)
+        self._occurrences = Occurrences(store, self._router.targets)
         self._readier: set[str] = set()
         self._revisits: dict[str, int] = {}
         """Queues that may be able to deliver more at a time (cluster milliseconds), without anything being done."""
         self._pulsing = self._redriving = False
-        self._occurrences = Occurrences(store)
         self._due_ms: int | None = None
         self._steered_s = -inf
         self.room_ok = True

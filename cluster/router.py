@@ -44,7 +44,7 @@ class Router:
         if type(operation) is not Publish:
             return None
         ((item, _),) = decode_items(request.raw)
-        targets = self._targets(operation, item.block)
+        targets = self.targets(operation, item.block)
         if isinstance(targets, Refused):
             return targets
         try:
@@ -67,7 +67,8 @@ class Router:
         kept = join(parts_between(block, 2 * publish.count, first, first + publish.count))
         return msgspec.structs.replace(publish, enveloped=False), kept
 
-    def _targets(self, publish: Publish, block: memoryview) -> list[Target] | Refused:
+    def targets(self, publish: Publish, block: memoryview) -> list[Target] | Refused:
+        """Which subscriptions want which of the messages, from what is applied now."""
         is_sound = len(publish.routing_keys) in (0, publish.count)
         if not (is_sound and is_whole(block, publish.count * (1 + publish.enveloped))):
             return Refused(MALFORMED)

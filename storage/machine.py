@@ -284,7 +284,10 @@ def _are_sound(options: Options) -> bool:
 
 def _is_sound_plan(plan: Plan) -> bool:
     return (
-        QUEUE_NAME.fullmatch(plan.queue) is not None
+        QUEUE_NAME.fullmatch(plan.queue or plan.topic) is not None
+        and not (plan.queue and (plan.topic or plan.routing_key))
+        and not (plan.topic and plan.overlap == "skip")
+        and len(plan.routing_key) <= ROUTING_CHARACTERS_MAX
         and len(plan.body) + len(plan.properties) <= SCHEDULE_MESSAGE_BYTES_MAX
         and _are_sound(plan.options)
         and not plan.options.at_ms

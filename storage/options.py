@@ -34,10 +34,10 @@ class Options(msgspec.Struct, array_like=True, frozen=True):
 class Plan(msgspec.Struct, array_like=True, frozen=True):
     """When a schedule sends, what, and where to.
 
-    cron, time_zone or every_ms: when, see `cluster.cron`; every_ms is 0 where there is a cron. queue: where to. body,
-    properties, options: the message. overlap: whether to send while the message of the time before is still in the
-    queue. catch_up: what becomes of times that were missed: none are sent, or the last one, or all. paused: nothing is
-    sent.
+    cron, time_zone or every_ms: when, see `cluster.cron`; every_ms is 0 where there is a cron. queue: where to; empty:
+    it is published to the topic, with the routing key. body, properties, options: the message. overlap: whether to send
+    while the message of the time before is still in the queue. catch_up: what becomes of times that were missed: none
+    are sent, or the last one, or all. paused: nothing is sent.
     """
 
     queue: str
@@ -50,6 +50,8 @@ class Plan(msgspec.Struct, array_like=True, frozen=True):
     overlap: Literal["allow", "skip"] = "allow"
     catch_up: Literal["none", "one", "all"] = "one"
     paused: bool = False
+    topic: str = ""
+    routing_key: str = ""
 
     @property
     def timing(self) -> tuple[str, int, str]:

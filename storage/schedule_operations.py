@@ -6,6 +6,7 @@ import msgspec
 
 from storage.options import Plan
 from storage.records import Schedule
+from storage.topic_operations import Target
 
 
 class PutSchedule(msgspec.Struct, array_like=True, frozen=True, tag=20):
@@ -28,6 +29,7 @@ class Occur(msgspec.Struct, array_like=True, frozen=True, tag=22):
     Nothing happens unless the schedule still is in the state that `version` and `due_ms` name: so it happens once,
     whoever leads. occurrence_ms: the time that is sent for, 0 for none (the leader only says when the next one is, or
     leaves out what was missed). missed: it comes late, after an outage or a pause. trouble: why it cannot be sent.
+    targets: of a schedule that publishes, as of `Publish`.
     """
 
     schedule: str
@@ -37,6 +39,7 @@ class Occur(msgspec.Struct, array_like=True, frozen=True, tag=22):
     occurrence_ms: int = 0
     missed: bool = False
     trouble: str = ""
+    targets: list[Target] | None = None
 
 
 class GetSchedule(msgspec.Struct, array_like=True, frozen=True, tag=44):

@@ -26,9 +26,11 @@ from storage.options import (
     Plan,
     Run,
 )
+from storage.publishing import publish
 from storage.records import DEAD, NEVER, PRESENT, Schedule
 from storage.schedule_operations import Occur, Occurred, PutSchedule, SchedulePut
 from storage.sending import Bodies, send
+from storage.topic_operations import Publish, Published, Target
 from storage.turn import Turn
 
 
@@ -100,19 +102,39 @@ def _send(turn: Turn, schedule: Schedule, operation: Occur, bodies: Bodies) -> s
         schedule.skipped += 1
         schedule.skipped_ms = operation.occurrence_ms
         return "skipped"
-    outcome = send(turn, Send(schedule.plan.queue, 1, [Run(1, options_at(schedule, operation.occurrence_ms))]), bodies)
+    outcome = _sent(turn, schedule, operation, bodies)
     if isinstance(outcome, Refused):
         schedule.trouble, schedule.trouble_ms = outcome.code, turn.now_ms
         return "refused"
-    assert isinstance(outcome, Sent)
-    queue = turn.queue(schedule.plan.queue)
-    assert queue is not None, "a message was sent to it"
     schedule.trouble, schedule.trouble_ms = "", 0
     schedule.sent += 1
     schedule.last_ms, schedule.last_sent_ms = operation.occurrence_ms, turn.now_ms
-    schedule.last_id = outcome.runs[0].message_id if outcome.runs else outcome.message_id
-    schedule.last_number = queue.number
+    schedule.last_id, schedule.last_number = outcome
     return "sent"
+
+
+def _sent(turn: Turn, schedule: Schedule, operation: Occur, bodies: Bodies) -> tuple[int, int] | Refused:
+    """Send the message. Returns its id, and the number of its queue; 0 for a topic."""
+    plan = schedule.plan
+    if plan.topic:
+        published = publish(turn, publish_of(schedule, operation.occurrence_ms, operation.targets), bodies)
+        if isinstance(published, Refused):
+            return published
+        assert isinstance(published, Published)
+        return published.message_id, 0
+    sent = send(turn, Send(plan.queue, 1, [Run(1, options_at(schedule, operation.occurrence_ms))]), bodies)
+    if isinstance(sent, Refused):
+        return sent
+    queue = turn.queue(plan.queue)
+    assert isinstance(sent, Sent)
+    assert queue is not None, "a message was sent to it"
+    return sent.runs[0].message_id if sent.runs else sent.message_id, queue.number
+
+
+def publish_of(schedule: Schedule, occurrence_ms: int, targets: list[Target] | None = None) -> Publish:
+    """What a schedule publishes for one of its times."""
+    plan, runs = schedule.plan, [Run(1, options_at(schedule, occurrence_ms))]
+    return Publish(plan.topic, 1, [plan.routing_key], runs, targets=targets)
 
 
 def options_at(schedule: Schedule, occurrence_ms: int) -> Options:

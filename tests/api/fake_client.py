@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -111,7 +112,7 @@ class FakeClient(Client):
         """Take all steps of redrives that are due, and have all times of schedules come."""
         while (step := redrive_look.next_step(self.store, self.now_ms)) is not None:
             self._write(encode_item(0, 0, step))
-        while items := Occurrences(self.store).due(self.now_ms, ""):
+        while items := Occurrences(self.store, Router(self.store, time.monotonic).targets).due(self.now_ms, ""):
             for item in items:
                 self._write(item)
 

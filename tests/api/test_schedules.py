@@ -10,6 +10,7 @@ from api.rights import Need, Right, needs
 from storage import codes
 from storage.limits import SCHEDULE_EVERY_MS_MAX, SCHEDULE_EVERY_MS_MIN, SCHEDULE_MESSAGE_BYTES_MAX
 from storage.schedule_operations import ListSchedules
+from storage.topic_operations import PutSubscription, PutTopic
 from tests.api.asking import MSGPACK, Answer, ask
 from tests.api.fake_client import Gateway
 
@@ -111,6 +112,7 @@ async def test_bytes_come_and_go_in_msgpack(node: Gateway) -> None:
     assert told["message"]["body"] == b"\xff"
 
 
+NEWS = {"cron": "@daily", "topic": "news", "message": {"body": "x"}}
 LARGE = {"message": {"body": "x" * SCHEDULE_MESSAGE_BYTES_MAX, "attributes": {"a": 1}}}
 BAD: list[tuple[dict[str, Any], str, int | None]] = [
     # what is put instead of, or beside, something good; the field that is named; the limit
@@ -132,6 +134,10 @@ BAD: list[tuple[dict[str, Any], str, int | None]] = [
     (CRON | {"catch_up": "some"}, "$.catch_up", None),
     (CRON | {"paused": "yes"}, "$.paused", None),
     (CRON | {"topic": "news"}, "$.topic", None),
+    (CRON | {"routing_key": "a"}, "$.routing_key", None),
+    (NEWS | {"topic": "no topic"}, "$.topic", None),
+    (NEWS | {"overlap": "skip"}, "$.overlap", None),
+    (NEWS | {"routing_key": "x" * 256}, "$.routing_key", 255),
     (CRON | {"queue": "no queue"}, "$.queue", None),
     (CRON | {"colour": "red"}, "$", None),
     ({"cron": "@daily", "message": {"body": "x"}}, "$.queue", None),
@@ -169,3 +175,19 @@ async def test_there_are_so_many_and_no_more(node: Gateway, monkeypatch: pytest.
     assert (refused.status, refused["limit"]) == (409, 1)
     assert refused["type"] == f"urn:trimaran:{codes.SCHEDULE_LIMIT.replace('_', '-')}"
     assert (await put(node, **EVERY, paused=True)).status == 200
+
+
+async def test_a_schedule_may_publish(node: Gateway) -> None:
+    await put(node, every_ms=60_000, topic="news", routing_key="sea.calm", message={"body": "tick"})
+    node.client.pass_time(0)
+    node.client.pass_time(60_000)
+    told = (await ask(node, "GET", URL)).document
+    assert told["last_error"]["detail"] == "There is no such topic"
+    assert (told["topic"], told["routing_key"], "queue" in told) == ("news", "sea.calm", False)
+    await node.client.submit(PutTopic("news"), timeout_ms=1000)
+    await node.client.submit(PutSubscription("news", "all", "jobs", "sea.*"), timeout_ms=1000)
+    node.client.pass_time(60_000)
+    (message,) = await waiting(node)
+    assert (message["body"], message["occurrence"]) == ("tick", "2023-11-14T22:15:00.000Z")
+    again = await put(node, every_ms=60_000, topic="news", routing_key="sea.calm", message={"body": "tick"})
+    assert again["changed"] is False

@@ -24,6 +24,7 @@ from storage.options import Plan
 from storage.records import NEVER, Schedule
 from storage.schedule_operations import DeleteSchedule, GetSchedule, PutSchedule, ScheduleInfo, SchedulePut
 from storage.settings import QueueSettings
+from storage.topic_operations import PutSubscription, PutTopic
 from tests.cluster.trio import START_MS, Trio
 
 SECOND_MS = 1000
@@ -268,3 +269,20 @@ def test_a_leader_wakes_for_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     due_ms, replica = standing(trio).next_ms, trio.replicas[trio.leader]
     monkeypatch.setattr(replica.engine, "next_wakeup", lambda: inf)  # heartbeats would wake it, too
     assert round(replica.next_wakeup() * 1000) == round((trio.now_s - replica.clock.now_ms() / 1000) * 1000) + due_ms
+
+
+def test_each_time_is_published_for_once_to_all_who_want_it() -> None:
+    trio = started()
+    trio.do(PutQueue("other", QueueSettings()))
+    trio.do(PutTopic("news"))
+    for queue, pattern in (("q", "sea.#"), ("other", "#"), ("other", "sea.*")):
+        trio.do(PutSubscription("news", f"{queue}-{len(pattern)}", queue, pattern))
+    put(trio, queue="", topic="news", routing_key="sea.calm")
+    trio.run(2.3)
+    lost = trio.leader
+    trio.crash(lost)
+    trio.run(2.0)
+    times = sent(trio)
+    assert len(times) >= 3
+    assert times == list(range(times[0], times[0] + SECOND_MS * len(times), SECOND_MS))
+    assert sent(trio, "other") == times

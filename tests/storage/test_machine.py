@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from storage import codes, machine, queries
 from storage.block import encode_block, parts
@@ -43,8 +44,11 @@ from storage.operations import (
 )
 from storage.options import (
     Options,
+    Plan,
     Run,
 )
+from storage.party_operations import PutParty
+from storage.schedule_operations import Occur, PutSchedule
 from storage.settings import QueueSettings
 
 SESSION = 7
@@ -211,6 +215,18 @@ def test_what_is_not_held_is_refused_without_effect(shard: Shard, claims: list[C
     assert (shard.counts(), shard.browse()) == before
 
 
+PLAN = Plan("q", b"", every_ms=1000)
+BAD_PLANS = [
+    replace(PLAN, **change)
+    for change in (
+        *({"queue": ""}, {"queue": "no name"}, {"topic": "t"}, {"routing_key": "k"}, {"body": bytes(64 * 1024 + 1)}),
+        *({"every_ms": 0}, {"every_ms": 999}, {"cron": "@daily"}, {"every_ms": 0, "cron": "x" * 257}),
+        *({"time_zone": "x" * 65}, {"options": Options(at_ms=1)}, {"options": Options(priority=10)}),
+        *({"queue": "", "topic": "t", "overlap": "skip"}, {"queue": "", "topic": "t", "routing_key": "x" * 256}),
+    )
+]
+
+
 @pytest.mark.parametrize(
     "operation",
     [
@@ -222,6 +238,10 @@ def test_what_is_not_held_is_refused_without_effect(shard: Shard, claims: list[C
         *(Send("q", 0), Send("q", -1), Send("q", 2), Receive("q", -1, 0, 5), Receive("q", 1, -(10**15), 5)),
         *(Receive("q", 1, 0, 0), Receive("q", 1, 0, 2**63), Receive("q", 1, 10**17, 5)),
         *(Ack("q", [claim(-1)]), Ack("q", [claim(2**64 - 1)]), Ack("q", [claim(1, 2**40)]), Ack("q", [claim(1, 0)])),
+        *(PutSchedule("s", plan) for plan in BAD_PLANS),
+        *(PutSchedule("no name", PLAN), Occur("s", 1, 2**63, 0), Occur("s", 1, 0, -2)),
+        *(PutParty("consumer", "", "", ""), PutParty("producer", "x" * 129, "", "")),
+        PutParty("producer", "x", "x" * 257, ""),
         *(Nack("q", [claim(1)], -(10**15)), Extend("q", [claim(1)], 10**18), Keyed(b"k" * 500, b"", DeleteQueue("q"))),
     ],
 )
