@@ -33,8 +33,9 @@ from storage.operations import AccessKeyList, ListAccessKeys, Operation
 
 SERVICE = "trimaran"
 """What requests of the native API are signed for, if they are."""
-ASK_AGAIN_S = 1.0
-"""A key that is not known is looked for in the cluster, but no more often than so: anybody may name one."""
+ASK_AGAIN_S = 0.2
+"""Who names a key that is not known waits until the cluster is asked, which is no more often than so: the key may have
+been made a moment ago, but anybody may name one."""
 _PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host")
 _BROWSED = ("Origin", "Sec-Fetch-Site")
 _log = structlog.get_logger()
@@ -67,6 +68,7 @@ class KeyRing:
         self._known = NONE
         self._fetching: asyncio.Task[None] | None = None
         self._asked_again_s = -ASK_AGAIN_S
+        self._asking_again: asyncio.Task[None] | None = None
         self._opened: dict[bytes, AccessKey] = {}
 
     async def known(self, *, here: bool = False) -> Known:
@@ -94,9 +96,11 @@ class KeyRing:
     async def find(self, key_id: str, known: Known) -> AccessKey | None:
         """The key of this id; one that was made a moment ago is known too. Raises `ClusterTrouble`."""
         found = known.keys.get(key_id)
-        if found is None and known.trouble is None and time.monotonic() - self._asked_again_s >= ASK_AGAIN_S:
-            self._asked_again_s = time.monotonic()
-            await self._fetch()
+        if found is None and known.trouble is None:
+            if self._asking_again is None:
+                self._asking_again = asyncio.create_task(self._ask_again())
+                self._asking_again.add_done_callback(_heed)
+            await asyncio.shield(self._asking_again)
             found = self._known.keys.get(key_id)
         return None if found is None else self._open(found)
 
@@ -126,6 +130,11 @@ class KeyRing:
             self._fetching.add_done_callback(self._fetched)
         await asyncio.shield(self._fetching)
 
+    async def _ask_again(self) -> None:
+        await asyncio.sleep(self._asked_again_s + ASK_AGAIN_S - time.monotonic())
+        self._asking_again, self._asked_again_s = None, time.monotonic()  # who comes later needs a later answer
+        await self._fetch_once()
+
     async def _fetch_once(self) -> None:
         reply = await self._client.submit(ListAccessKeys(), timeout_ms=self._timeout_ms)
         assert isinstance(reply.outcome, AccessKeyList)
@@ -136,8 +145,7 @@ class KeyRing:
 
     def _fetched(self, task: asyncio.Task[None]) -> None:
         self._fetching = None
-        if not task.cancelled():
-            task.exception()  # those who wait are told; perhaps nobody does any more
+        _heed(task)
 
     async def _look(self, trouble: ClusterTrouble) -> Known:
         """The keys as this node's own replica has them: good enough for what it holds itself, which is as old."""
@@ -148,6 +156,12 @@ class KeyRing:
         if isinstance(outcome, AccessKeyList) and outcome.changed_index > self._known.changed_index:
             return _known(outcome, trouble)
         return self._known._replace(trouble=trouble)
+
+
+def _heed(task: asyncio.Task[None]) -> None:
+    """Those who wait for the task are told how it failed; perhaps nobody does any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _known(told: AccessKeyList, trouble: ClusterTrouble | None = None) -> Known:

