@@ -19,6 +19,7 @@ test: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@$(BIN)/python -m tests.chaos --install
+	@$(BIN)/python -m tests.clients.npm
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/ready

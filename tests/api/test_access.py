@@ -16,9 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from api import access, rights, sealing
-from api.http import application
-from api.request import HttpSettings
-from api.rights import NAMED, ROLES, ROUTES, TOLD_BY_THE_NODE, AccessKey, Grant, Need, Right
+from api.rights import NAMED, ROLES, ROUTES, AccessKey, Grant, Need, Right
 from cluster.client import ClusterTrouble
 from storage import operations
 from storage.operations import (
@@ -139,16 +137,6 @@ async def test_a_request_may_be_signed_instead(node: Gateway, spoil: dict[str, A
 
 
 # --- rights -----------------------------------------------------------------------------------------------------------
-
-
-def test_every_route_has_a_right() -> None:
-    routes = {
-        (route.method, route.resource.canonical)
-        for route in application(FakeClient(), HttpSettings()).router.routes()
-        if route.resource is not None
-    }
-    assert set(ROUTES) == routes
-    assert {method for (method, _), right in ROUTES.items() if right in TOLD_BY_THE_NODE} == {"GET"}
 
 
 async def test_a_route_that_was_forgotten_is_an_admins(node: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from api.http import application
 from api.openapi import document, template
 from api.problem import REFUSALS
 from api.request import HttpSettings
+from api.rights import ROUTES, TOLD_BY_THE_NODE
 from tests.api.asking import ask, validator
 from tests.api.fake_client import FakeClient, Gateway, gateway
 
@@ -20,12 +21,21 @@ DOCS = Path(__file__).parents[2] / "docs"
 SEED_PATHS = {("post", "/send_message"), ("get", "/receive_message"), ("get", "/messages")}
 
 
-def test_every_route_is_described_and_every_description_is_a_route() -> None:
-    routes = {
-        (route.method.lower(), route.resource.canonical)
+def all_routes() -> set[tuple[str, str]]:
+    return {
+        (route.method, route.resource.canonical)
         for route in application(FakeClient(), HttpSettings()).router.routes()
         if route.resource is not None
     }
+
+
+def test_every_route_has_a_right() -> None:
+    assert all_routes() == set(ROUTES), "api/rights.py says who may use which route"
+    assert {method for (method, _), right in ROUTES.items() if right in TOLD_BY_THE_NODE} == {"GET"}
+
+
+def test_every_route_is_described_and_every_description_is_a_route() -> None:
+    routes = {(method.lower(), path) for method, path in all_routes()}
     described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
     assert described == routes
     assert described >= SEED_PATHS
