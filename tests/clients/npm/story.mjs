@@ -30,7 +30,7 @@ async function produce() {
 
 function consume(queueUrl) {
   const sqs = new SQSClient({ endpoint: consumingUrl, region, maxAttempts: 10 });
-  const handled = new Set();
+  let deleted = 0;
   let stumbled = false;
   return new Promise((resolve, reject) => {
     const consumer = Consumer.create({
@@ -48,13 +48,12 @@ function consume(queueUrl) {
           stumbled = true;
           throw new Error("stumbled on purpose");
         }
-        handled.add(message.Body);
         const attribute = message.MessageAttributes?.raw?.BinaryValue;
         say({ body: message.Body, receives: message.Attributes.ApproximateReceiveCount, raw: attribute ? [...attribute] : null });
-        if (handled.size === Number(messages)) consumer.stop();
         return message; // which is how sqs-consumer is told to delete it
       },
     });
+    consumer.on("message_processed", () => ++deleted === Number(messages) && consumer.stop());
     consumer.on("error", reject);
     consumer.on("timeout_error", reject);
     consumer.on("stopped", () => resolve(sqs));
