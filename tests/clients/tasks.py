@@ -13,6 +13,8 @@ from typing import Any
 from celery import Celery
 
 PREFIX = "celery-"
+POLL_S = 0.05
+PATIENCE_S = 30
 LOG = Path(os.environ.get("TASKS_LOG", os.devnull))
 app = Celery("tasks", broker=os.environ.get("TASKS_BROKER"))
 app.conf.update(
@@ -59,11 +61,11 @@ def late(number: int, not_before_s: float) -> None:
     note("late", number, time.time() >= not_before_s)
 
 
-@app.task(bind=True)
-def linger(self: Any, number: int, seconds: float) -> None:
-    """A task that takes so long at first; should it come a second time, it is done at once."""
-    again = bool(self.request.delivery_info.get("redelivered")) or f"linger {number} begun" in LOG.read_text()
+@app.task
+def linger(number: int, until: str, times: int) -> None:
+    """A task that goes on until a line has been noted so often, by whatever task."""
     note("linger", number, "begun")
-    if not again:
-        time.sleep(seconds)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while LOG.read_text().splitlines().count(until) < times and time.monotonic() < deadline_s:
+        time.sleep(POLL_S)
     note("linger", number, "done")
