@@ -13,10 +13,11 @@ import uvloop
 
 from api.config import Address, Config
 from api.http import HttpServer
+from api.metrics import hand_in
 from api.request import HttpSettings
 from api.serve import GatewayConfig, seal_key, tls_files
 from cluster.client import Client
-from cluster.process import allow_descriptors, configure_logging, die_with, fail, fail_on_surprise
+from cluster.process import allow_descriptors, configure_logging, die_with, fail, fail_on_surprise, forever
 from cluster.tls import Tls, TlsError
 
 OWN_DESCRIPTORS = 64
@@ -47,16 +48,20 @@ async def run(config: Config, gateway: GatewayConfig) -> None:
             insecure_listen=config.insecure_listen,
             seal_key=seal_key(config),
             connections_per_address_max=connections_per_address_max,
+            gateway=f"gateway-{gateway.number}",
         ),
     )
     address = Address.parse(config.http)
     await server.start(address.host, address.port)
+    telling = forever(hand_in(client, server.meter)) if config.gateways > 1 else None
     _log.info("gateway started", http=config.http)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     await stopped.wait()
     await server.close()
+    if telling is not None:
+        telling.cancel()
     await client.close()
     _log.info("gateway stopped")
 

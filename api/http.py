@@ -11,6 +11,7 @@ from api import (
     health,
     keys,
     members,
+    metrics,
     openapi,
     parties,
     redrive,
@@ -23,6 +24,7 @@ from api import (
 from api.access import KEYS, KeyRing, admit
 from api.aws import endpoint
 from api.drain import DRAIN, Drain
+from api.measures import METER, Meter, measured
 from api.problem import tell_problems
 from api.request import SETTINGS, HttpSettings
 from api.sealing import SealFile
@@ -32,14 +34,18 @@ from cluster.client import Client
 
 def application(client: Client, settings: HttpSettings) -> web.Application:
     """The application: every route of this node."""
-    app = web.Application(middlewares=[endpoint.face, tell_problems, admit], client_max_size=settings.request_bytes_max)
+    app = web.Application(
+        middlewares=[measured, endpoint.face, tell_problems, admit], client_max_size=settings.request_bytes_max
+    )
     app[rest.CLIENT] = client
     app[DRAIN] = Drain()
     app[KEYS] = KeyRing(client, SealFile(settings.seal_key), settings.request_timeout_ms)
     app[SETTINGS] = settings
+    app[METER] = Meter(settings.gateway)
+    app[metrics.CACHE] = metrics.Cache()
     for face in (
         *(rest, addressing, transactions, redrive, topics, schedules, parties),
-        *(members, keys, seed, health, openapi),
+        *(members, keys, seed, health, metrics, openapi),
     ):
         app.add_routes(face.ROUTES)
     return app
@@ -50,12 +56,13 @@ class HttpServer:
 
     def __init__(self, client: Client, settings: HttpSettings) -> None:
         app = application(client, settings)
-        self._drain = app[DRAIN]
-        self._runner = GuardedRunner(app, settings, self._drain)
+        self._drain, self.meter = app[DRAIN], app[METER]
+        self._runner = GuardedRunner(app, settings, self._drain, self.meter)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; several gateways may share the address. Returns the port. Raises `OSError`."""
         await self._runner.setup()
+        self.meter.process.start()
         site = web.TCPSite(self._runner, host, port, reuse_port=hasattr(socket, "SO_REUSEPORT"), backlog=1024)
         await site.start()
         return int(self._runner.addresses[0][1])

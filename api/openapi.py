@@ -311,6 +311,7 @@ OPERATIONS: tuple[_Operation, ...] = (
     ("get", "/", "Where to look", None, {200: "Anything"}, []),
     ("get", "/healthz", "Whether this node is alive", None, {200: "Health"}, []),
     ("get", "/readyz", "Whether this node is fit for work", None, {200: "Health", 503: "Health"}, [_VERBOSE]),
+    ("get", "/metrics", "What is measured on this node, in Prometheus's text format", None, {200: None}, []),
     ("get", "/openapi.json", "This document", None, {200: "Anything"}, []),
 )
 

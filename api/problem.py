@@ -9,6 +9,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from api.measures import PROBLEM
 from cluster.client import ClusterTrouble
 from cluster.repair import REPLICA_DAMAGED
 from cluster.replica import STORE_FULL
@@ -25,7 +26,7 @@ class Problem(Exception):
 
     def __init__(self, status: int, slug: str, title: str, detail: str, **more: Any) -> None:
         super().__init__(detail)
-        self.status = status
+        self.status, self.slug = status, slug
         self.headers: dict[str, str] = {}
         self.document = {"type": f"urn:trimaran:{slug}", "title": title, "status": status, "detail": detail, **more}
 
@@ -35,7 +36,9 @@ class Problem(Exception):
         if self.status == 503:
             headers["Retry-After"] = "1"
         headers |= self.headers
-        return web.Response(status=self.status, body=msgspec.json.encode(self.document), headers=headers)
+        response = web.Response(status=self.status, body=msgspec.json.encode(self.document), headers=headers)
+        response[PROBLEM] = self.slug
+        return response
 
 
 def invalid(field: str, detail: str, remedy: str, limit: int | None = None, status: int = 400) -> Problem:

@@ -60,6 +60,7 @@ class HttpSettings:
     insecure_listen: bool = False
     seal_key: Path | None = None
     connections_per_address_max: int = 5_000
+    gateway: str = "gateway-0"
 
 
 SETTINGS = web.AppKey("settings", HttpSettings)

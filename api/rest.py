@@ -43,6 +43,7 @@ from api.request import (
 from api.times import timestamp
 from api.tracing import carry, trace_of
 from cluster.client import Client, Reply
+from cluster.wire import ToldLook
 from storage.block import encode_block, parts
 from storage.limits import BATCH_MESSAGES_MAX, CONSUMER_BYTES_MAX, KEY_BYTES_MAX, OPERATION_BYTES_MAX, REASON_BYTES_MAX
 from storage.operations import (
@@ -175,9 +176,7 @@ async def query(request: web.Request, operation: Query) -> tuple[Reply, dict[str
     """
     if choice(request, "consistency", "linearizable", "local") == "linearizable":
         return await submit(request, operation), {}
-    app = request.config_dict
-    operation = admitted(request, operation, here=True)
-    look = await app[CLIENT].look(operation, timeout_ms=app[SETTINGS].request_timeout_ms)
+    look = await look_here(request, operation)
     staleness = "unknown" if look.staleness_ms is None else str(look.staleness_ms)
     headers = {APPLIED_INDEX: str(look.applied_index), STALENESS_MS: staleness}
     if isinstance(look.outcome, Refused):
@@ -185,6 +184,13 @@ async def query(request: web.Request, operation: Query) -> tuple[Reply, dict[str
         problem.headers = headers
         raise problem
     return Reply(look.outcome, memoryview(look.block)), headers
+
+
+async def look_here(request: web.Request, operation: Query, timeout_ms: int | None = None) -> ToldLook:
+    """What this node's own replica says, however stale it is. Raises `Problem` and `ClusterTrouble`."""
+    app = request.config_dict
+    timeout_ms = timeout_ms or app[SETTINGS].request_timeout_ms
+    return await app[CLIENT].look(admitted(request, operation, here=True), timeout_ms=timeout_ms)
 
 
 def under_key(operation: Operation, key: bytes) -> Operation:
@@ -454,4 +460,4 @@ ROUTES = (
     web.get("/v1/cluster/digest", digest, allow_head=False),
 )
 
-__all__ = ["CLIENT", "ROUTES", "Claim", "delivered", "new_token", "settle", "submit"]
+__all__ = ["CLIENT", "ROUTES", "Claim", "delivered", "look_here", "new_token", "settle", "submit"]

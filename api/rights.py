@@ -150,6 +150,7 @@ ROUTES: dict[tuple[str, str], Right] = {
     ("GET", "/v1/consumers/{consumer}"): Right.LOOK,
     ("DELETE", "/v1/consumers/{consumer}"): Right.MANAGE,
     ("GET", "/v1/cluster"): Right.OBSERVE,
+    ("GET", "/metrics"): Right.OBSERVE,
     ("GET", "/v1/cluster/digest"): Right.INSPECT,
     ("POST", "/v1/cluster/scrub"): Right.ADMINISTER,
     ("PUT", "/v1/cluster/members/{member}"): Right.ADMINISTER,

@@ -31,6 +31,7 @@ class GatewayConfig(msgspec.Struct, frozen=True):
     parent: int
     socket: str
     config: str
+    number: int
 
 
 def socket_path(config: Config) -> str:
@@ -117,10 +118,11 @@ def _children(config: Config, identity: Identity) -> list[Child]:
         log_level=config.log_level,
         tls=tls_files(config),
     )
-    gateway = GatewayConfig(os.getpid(), gateway_socket, config.to_json().decode())
+    gateways = [
+        GatewayConfig(os.getpid(), gateway_socket, config.to_json().decode(), n) for n in range(config.gateways)
+    ]
     python = (sys.executable, "-m")
-    gateway_argv = (*python, "api.gateway", msgspec.json.encode(gateway).decode())
     return [
         Child("shard-0", (*python, "cluster.shard", msgspec.json.encode(shard).decode())),
-        *(Child(f"gateway-{number}", gateway_argv) for number in range(config.gateways)),
+        *(Child(f"gateway-{g.number}", (*python, "api.gateway", msgspec.json.encode(g).decode())) for g in gateways),
     ]

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from api.drain import Drain
+from api.measures import Meter
 from api.problem import CONTENT_TYPE, Problem, of_http
 from api.request import HttpSettings
 from cluster.process import Rarely
@@ -32,9 +33,9 @@ class GuardedServer(web.Server):
     until its task has ended.
     """
 
-    def __init__(self, plain: web.Server, settings: HttpSettings, drain: Drain, **options: Any) -> None:
+    def __init__(self, plain: web.Server, settings: HttpSettings, drain: Drain, meter: Meter, **options: Any) -> None:
         super().__init__(plain.request_handler, request_factory=plain.request_factory, **options)
-        self.settings, self.drain = settings, drain
+        self.settings, self.drain, self.meter = settings, drain, meter
         self.clients: set[RequestHandler] = set()
         self._addresses: Counter[str] = Counter()
         self._refusals = Rarely("client connections refused")
@@ -49,12 +50,15 @@ class GuardedServer(web.Server):
             problem = _too_many(429, detail, most_from_there, "Use connections again, or close those that are idle.")
         else:
             self._addresses[address] += 1
+            self.meter.connections += 1
             return None
+        self.meter.refused(problem.slug)
         self._refusals.warn(last=address, cause=problem.document["detail"])
         return problem
 
     def dismiss(self, address: str) -> None:
         """A connection from there that was admitted is gone."""
+        self.meter.connections -= 1
         self._addresses[address] -= 1
         if not self._addresses[address]:
             del self._addresses[address]
@@ -185,9 +189,9 @@ def _stop(timer: asyncio.TimerHandle | None) -> None:
 class GuardedRunner(web.AppRunner):
     """Runs an application behind a `GuardedServer`."""
 
-    def __init__(self, app: web.Application, settings: HttpSettings, drain: Drain) -> None:
+    def __init__(self, app: web.Application, settings: HttpSettings, drain: Drain, meter: Meter) -> None:
         super().__init__(app, access_log=None, shutdown_timeout=settings.request_timeout_ms / 1000)
-        self._settings, self._drain = settings, drain
+        self._settings, self._drain, self._meter = settings, drain, meter
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
@@ -195,6 +199,7 @@ class GuardedRunner(web.AppRunner):
             plain,
             self._settings,
             self._drain,
+            self._meter,
             handler_cancellation=True,  # a client that goes away ends its long poll
             access_log=None,
             auto_decompress=False,

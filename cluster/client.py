@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from cluster.membership import ChangeRefusedError
+from cluster.metrics import GatewayMetrics
 from cluster.peers import GIVE_UP_S, REDIAL_S
 from cluster.process import forever
 from cluster.sockets import dial
@@ -41,6 +42,7 @@ from cluster.wire import (
     AskChange,
     AskDigest,
     AskLook,
+    AskMetrics,
     AskScrub,
     Connection,
     Hello,
@@ -51,6 +53,7 @@ from cluster.wire import (
     ToldChange,
     ToldDigest,
     ToldLook,
+    ToldMetrics,
     ToldScrub,
     hello_decoder,
     report_decoder,
@@ -547,6 +550,20 @@ class Client:
         if told.trouble is not None:
             raise ClusterTrouble("not_done", told.trouble)
         return told.asked_ms
+
+    @property
+    def under_way(self) -> int:
+        """Operations that have no answer yet."""
+        return len(self._calls)
+
+    async def metrics(self, name: str, own: GatewayMetrics, *, timeout_ms: int) -> ToldMetrics:
+        """Hand in this gateway's numbers, and get those of the node's replica and of all its gateways.
+
+        Raises `ClusterTrouble`.
+        """
+        told = await self._ask(lambda number: AskMetrics(number, name, own), timeout_ms)
+        assert isinstance(told, ToldMetrics)
+        return told
 
     async def look(self, query: Query, *, timeout_ms: int) -> ToldLook:
         """What this node's own replica has applied says to `query`, however stale it is. Raises `ClusterTrouble`."""

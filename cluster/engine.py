@@ -191,6 +191,16 @@ class Engine(Elections):
         return self._durable_index
 
     @property
+    def first_index(self) -> int:
+        """Index of the first entry that can still be replicated."""
+        return self._journal.first_index
+
+    @property
+    def journal_bytes(self) -> int:
+        """Payload bytes that this engine has added to the journal and that are still in it."""
+        return self._journal.bytes
+
+    @property
     def may_propose(self) -> bool:
         """Whether `propose` would take a proposal: as leader, unless it is handing over."""
         return self.is_leader and self._transfer is None

@@ -111,6 +111,10 @@ class Peers:
         """Whether `node` is connected and was heard lately."""
         return node in self._dialled and time.monotonic() - self._heard_s.get(node, -SILENCE_S) < SILENCE_S
 
+    def reached(self) -> list[str]:
+        """The replicas that are connected and were heard lately."""
+        return [name for name in self._dialled if self.reachable(name)]
+
     def address(self, node: str) -> str | None:
         """Where `node` was found when it was last connected."""
         return self._used.get(node)

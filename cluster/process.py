@@ -71,10 +71,13 @@ class Rarely:
 
     def __init__(self, event: str) -> None:
         self._event, self._count, self._said_s = event, 0, -inf
+        self.total = 0
+        """How often it was due since the process began."""
 
     def warn(self, **context: Any) -> None:
         """It is due. `context` is of this time; earlier ones that were not said are only counted."""
         self._count += 1
+        self.total += 1
         now_s = time.monotonic()
         if now_s - self._said_s > self.SAID_S:
             structlog.get_logger().warning(self._event, count=self._count, **context)

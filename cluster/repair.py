@@ -32,7 +32,7 @@ is silent but for its question. An error of the disk itself is nothing to be rep
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +41,7 @@ import msgspec
 
 from cluster.membership import Membership
 from cluster.messages import Ailing, Message, Spared
+from cluster.metrics import PeerMetrics, ProcessMetrics, ReplicaMetrics, ShardMetrics
 from cluster.scrub import Tally
 from cluster.wire import AskChange, MemberReport, Report
 from storage.disk import sync_directory
@@ -224,6 +225,11 @@ class Patient:
     def retire(self) -> None:
         """A member says that this replica was removed."""
         self.engine.is_removed = True
+
+    def measure(self, process: ProcessMetrics, connected: Container[str]) -> ShardMetrics:
+        """The numbers for operators."""
+        others = self.engine.membership.members.keys() - {self.name}
+        return ShardMetrics(process, ReplicaMetrics(), {name: PeerMetrics(name in connected) for name in others})
 
     def members(self) -> list[MemberReport]:
         """The members, for the report."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -24,6 +24,7 @@ from cluster.dispatcher import Dispatcher, Request
 from cluster.engine import Engine
 from cluster.freshness import Freshness
 from cluster.messages import Ailing, Append, Digest, Message, Spared
+from cluster.metrics import PeerMetrics, ProcessMetrics, ReplicaMetrics, ShardMetrics
 from cluster.occurrences import Occurrences
 from cluster.repair import RELUCTANCE_S, REPLICA_DAMAGED, Repair
 from cluster.router import Router
@@ -79,6 +80,7 @@ STEER_S = 0.1
 class _Proposal:
     term: int
     requests: list[Request | None]
+    proposed_s: float
 
 
 class Replica:
@@ -102,8 +104,10 @@ class Replica:
         scrub: ScrubSettings = NO_SCRUB,
         tally: Tally | None = None,
         ailing: str | None = None,
+        metrics: ReplicaMetrics | None = None,
     ) -> None:
-        """`ailing`: what is known to be wrong with the store (`cluster.repair`). `tally`: goes on counting there."""
+        """`ailing`: what is known to be wrong with the store (`cluster.repair`). `tally`, `metrics`: go on counting."""
+        self.metrics = metrics or ReplicaMetrics()
         self.name, self._tell = name, tell
         self._store, self._post, self._answer = store, post, answer
         self._monotonic, self._wall_ms = monotonic, wall_ms
@@ -152,6 +156,7 @@ class Replica:
             marked=lambda index, payload: self.scrub.marked(index, payload),
             doubted=self._doubt,
         )
+        self._reached = (self.engine.last_index, self.engine.applied_index)
         self._changes = Changes(self.engine)
         self._changed: list[tuple[object, ToldChange]] = []
         self._known_ailing: dict[str, str] = {}
@@ -290,11 +295,21 @@ class Replica:
             self._freshness.applied(engine.applied_index)
         engine.replicate()
         self._due_ms = self._next_due_ms() if engine.is_leader else None
-        self._store.commit()
+        self._commit()
         engine.synced()
         self._release()
         self.scrub.committed(self.clock.now_ms(), now_s)
         self._mind_damage(now_s)
+
+    def _commit(self) -> None:
+        """Make the tick durable. What a tick without entries takes says nothing of the disk, and is not measured."""
+        reached = (self.engine.last_index, self.engine.applied_index)
+        if reached == self._reached:
+            self._store.commit()
+            return
+        self._reached, begun_s = reached, self._monotonic()
+        self._store.commit()
+        self.metrics.commits.observe(self._monotonic() - begun_s)
 
     def _lead(self, now_s: float) -> None:
         if self._is_unfit:
@@ -388,7 +403,7 @@ class Replica:
         items.extend(request.raw for request in requests)
         owners.extend(requests)
         index = self.engine.propose(encode_entry(at_ms, items))
-        self._proposals[index] = _Proposal(self.engine.term, owners)
+        self._proposals[index] = _Proposal(self.engine.term, owners, self._monotonic())
 
     def _next_due_ms(self) -> int | None:
         """When the leader has something of its own to propose (cluster time), of what is not under way already."""
@@ -407,6 +422,8 @@ class Replica:
         proposal = self._proposals.pop(index, None)
         if proposal is None or proposal.term != term:
             return
+        self.metrics.replications.observe(self._monotonic() - proposal.proposed_s)
+        self.metrics.operations += len(proposal.requests)
         for owner, applied in zip(proposal.requests, turned.applied, strict=True):
             if owner is None:
                 self._end_own(applied.item.operation)
@@ -674,6 +691,31 @@ class Replica:
             is_removed=engine.is_removed,
             scrub=self.scrub.tally.report(self.scrub.disagreement, self._known_ailing),
             access_index=0 if self._repair is not None else queries.access_changed_index(self._store),
+        )
+
+    def measure(self, process: ProcessMetrics, connected: Container[str]) -> ShardMetrics:
+        """The numbers for operators. `connected`: the replicas that are reached."""
+        engine, members = self.engine, self.engine.membership.members
+        role = "leader" if engine.is_leader else "follower"
+        if self.name not in engine.membership.voters:
+            role = "learner" if self.name in members else "none"
+        return ShardMetrics(
+            process,
+            self.metrics,
+            {
+                name: PeerMetrics(name in connected, engine.held_index(name), engine.copy_percent(name))
+                for name in members
+                if name != self.name
+            },
+            role,
+            engine.first_index,
+            engine.last_index,
+            engine.journal_bytes,
+            room_bytes=self._store.room_bytes(),
+            queues=queries.queue_count(self._store),
+            clock_ms=queries.clock_ms(self._store),
+            waiting_receives=len(self._dispatcher),
+            snapshot_trouble=engine.snapshot_trouble is not None,
         )
 
     def members(self) -> list[MemberReport]:

@@ -20,6 +20,7 @@ from cluster.identity import store_name
 from cluster.keeper import Change, Keeper
 from cluster.membership import configured
 from cluster.messages import decode_message
+from cluster.metrics import GatewayMetrics, ProcessMeter, ReplicaMetrics
 from cluster.peers import Peers
 from cluster.process import EXIT_DISK_FAILED, EXIT_FAILED, configure_logging, die_with, fail, fail_on_surprise
 from cluster.repair import Absent, Patient
@@ -46,12 +47,14 @@ from cluster.wire import (
     AskChange,
     AskDigest,
     AskLook,
+    AskMetrics,
     AskScrub,
     Connection,
     Hello,
     Report,
     ToldChange,
     ToldDigest,
+    ToldMetrics,
     ToldScrub,
     ask_decoder,
     hello_decoder,
@@ -114,6 +117,9 @@ class Shard:
             journal_keep_bytes=config.journal_keep_bytes,
         )
         self._tls = Tls(config.tls, config.node) if config.tls is not None else None
+        self._meter, self._metrics = ProcessMeter(), ReplicaMetrics()
+        self._handed_in: dict[Connection, tuple[str, GatewayMetrics]] = {}
+        """What each connected gateway last told of itself."""
         self._keeper = Keeper(
             config.node,
             configured(config.peers, config.cluster),
@@ -179,6 +185,7 @@ class Shard:
             scrub=ScrubSettings(config.scrub_interval_ms, config.scrub_bytes_per_s),
             tally=tally,
             ailing=ailing,
+            metrics=self._metrics,
         )
 
     def _check_members(self) -> None:
@@ -210,6 +217,7 @@ class Shard:
         self._peers.start()
         self._follow()
         self._mind_certificates()
+        self._meter.start()
         self._poke()
         _log.info("shard started", listen=self._config.listen, applied_index=self._replica.report().applied_index)
         stopped = asyncio.Event()
@@ -335,6 +343,7 @@ class Shard:
         if engine.election_steps != self._election_steps:
             for step, count in (engine.election_steps - self._election_steps).items():
                 _log.info(ELECTION_STEPS[step], term=engine.term, times=count)
+                self._metrics.elections[step] = self._metrics.elections.get(step, 0) + count
             self._election_steps = engine.election_steps.copy()
 
     def _tell(self) -> None:
@@ -462,9 +471,20 @@ class Shard:
             case AskChange():
                 if not self._replica.change(connection, question):
                     connection.send(REPORT, msgspec.msgpack.encode(self._whole(self._report())))
+            case AskMetrics():
+                self._handed_in[connection] = (question.name, question.own)
+                connection.send(TOLD, msgspec.msgpack.encode(self._measure(question.number)))
             case AskScrub():
                 connection.send(TOLD, msgspec.msgpack.encode(self._ask_for_scrub(question.number)))
         self._poke()
+
+    def _measure(self, number: int) -> ToldMetrics:
+        """The numbers of this process, and of the node's gateways."""
+        shard = self._replica.measure(self._meter.read(), self._peers.reached())
+        shard.replica, shard.gateways = self._metrics, len(self._gateways)
+        shard.refused = sum(port.refused for port in self._ports)
+        shard.store_bytes = (Path(self._config.directory) / "data.mdb").stat().st_size
+        return ToldMetrics(number, shard, dict(self._handed_in.values()))
 
     def _ask_for_scrub(self, number: int) -> ToldScrub:
         """Have a pass of the scrub begin."""
@@ -537,6 +557,7 @@ class Shard:
             self._peers.lost(connection.peer.name, connection)
         else:
             self._gateways.discard(connection)
+            self._handed_in.pop(connection, None)
             self._replica.forsake(connection)
             self._mind_gateways()
 

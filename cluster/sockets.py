@@ -103,6 +103,11 @@ class Port:
         listening.listen(BACKLOG)
         self._tasks.append(forever(self._accept_on(listening)))
 
+    @property
+    def refused(self) -> int:
+        """How many connections were turned away since the process began."""
+        return self._refusals.total
+
     async def close(self) -> None:
         """Accept no more, and leave those who are strangers still."""
         self._closed = True

@@ -19,6 +19,7 @@ from typing import Literal, cast
 
 import msgspec
 
+from cluster.metrics import GatewayMetrics, ShardMetrics
 from cluster.tls import certified_name, why
 from storage.limits import OPERATION_BYTES_MAX
 from storage.operations import Outcome, Query
@@ -175,8 +176,24 @@ class ToldScrub(msgspec.Struct, array_like=True, frozen=True, tag=4):
     asked_ms: int = 0
 
 
-Ask = AskDigest | AskLook | AskChange | AskScrub
-Told = ToldDigest | ToldLook | ToldChange | ToldScrub
+class AskMetrics(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """The gateway `name` hands in its own numbers, and asks for those of this very replica. → `ToldMetrics`."""
+
+    number: int
+    name: str
+    own: GatewayMetrics
+
+
+class ToldMetrics(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """The replica's numbers, and what the node's gateways that are connected last handed in, by name."""
+
+    number: int
+    shard: ShardMetrics
+    gateways: dict[str, GatewayMetrics]
+
+
+Ask = AskDigest | AskLook | AskChange | AskScrub | AskMetrics
+Told = ToldDigest | ToldLook | ToldChange | ToldScrub | ToldMetrics
 ask_decoder: msgspec.msgpack.Decoder[Ask] = msgspec.msgpack.Decoder(Ask)
 told_decoder: msgspec.msgpack.Decoder[Told] = msgspec.msgpack.Decoder(Told)
 hello_decoder = msgspec.json.Decoder(Hello)

@@ -287,12 +287,13 @@ class GetQueue(msgspec.Struct, array_like=True, frozen=True, tag=32):
 class ListQueues(msgspec.Struct, array_like=True, frozen=True, tag=33):
     """Up to `limit` queues named after `after`, by name. → `QueueList`.
 
-    patterns: only those that one of them is for (`storage.access.matches`); none: all.
+    patterns: only those that one of them is for (`storage.access.matches`); none: all. oldest: with `oldest_ms`.
     """
 
     after: str = ""
     limit: int = 1000
     patterns: list[str] = []
+    oldest: bool = False
 
 
 class Browse(msgspec.Struct, array_like=True, frozen=True, tag=34):
@@ -492,6 +493,7 @@ class QueueInfo(msgspec.Struct, array_like=True, frozen=True, tag=32):
     """A queue as it is. `bytes` is what its messages hold: bodies and properties, as sent.
 
     `active` is the consumer that alone receives (single-active queues); `changed_ms` when its settings last changed.
+    `oldest_ms`, if it was asked for: when the first of its messages that is not dead was sent, 0 for none.
     """
 
     queue: str
@@ -504,6 +506,7 @@ class QueueInfo(msgspec.Struct, array_like=True, frozen=True, tag=32):
     dead: int = 0
     changed_ms: int = 0
     active: str = ""
+    oldest_ms: int = 0
 
 
 class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=33):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
+
+import msgspec
 
 from storage import flow, parties, records, redrive_look, schedule_look, topic_queries
 from storage.access import matches
@@ -49,6 +52,9 @@ from storage.topic_operations import (
     Rehearse,
 )
 from storage.turn import message_sizes
+
+OLDEST_LOOKED_AT = 64
+"""Runs of messages that are looked at for the oldest that is not dead, so that a heap of dead letters costs little."""
 
 
 def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
@@ -122,6 +128,12 @@ def clock_ms(state: State) -> int:
     return 0 if found is None else records.decode_shard(found).clock_ms
 
 
+def queue_count(state: State) -> int:
+    """How many queues there are."""
+    found = state.get(records.SHARD_KEY)
+    return 0 if found is None else records.decode_shard(found).queues
+
+
 def received(state: State, name: str, outcome: Received) -> tuple[Received, bytes]:
     """A receive's deliveries with their bodies; those no longer held under its token are left out.
 
@@ -186,8 +198,18 @@ def _list_queues(state: State, query: ListQueues) -> QueueList:
             break
         record = state.get(b"n" + number)
         assert record is not None, "a named queue has a record"
-        queues.append(_info(records.decode_queue(record)))
+        queue = records.decode_queue(record)
+        info = _info(queue)
+        queues.append(msgspec.structs.replace(info, oldest_ms=_oldest_ms(state, queue)) if query.oldest else info)
     return QueueList(queues)
+
+
+def _oldest_ms(state: State, queue: Queue) -> int:
+    """When the first message that is not dead was sent; 0 if the first `OLDEST_LOOKED_AT` runs of messages all are."""
+    for _, chunk, segment in islice(segments_after(state, queue, 0), OLDEST_LOOKED_AT):
+        if _state_of(segment) != "dead":
+            return chunk.sent_ms
+    return 0
 
 
 def _list_access_keys(state: State) -> AccessKeyList:

@@ -27,6 +27,7 @@ from api.aws.names import is_host
 from api.aws.protocols import SNS, SQS_JSON, SQS_QUERY, Dialect
 from api.aws.shapes import Shape
 from api.drain import DRAIN
+from api.measures import ACTION, PROBLEM
 from api.problem import SERVER, Problem
 from api.request import SETTINGS, read_bytes
 from api.rest import CLIENT, under_key
@@ -62,7 +63,7 @@ async def face(request: web.Request, handler: Any) -> web.StreamResponse:
 
 
 async def _answer(request: web.Request) -> web.Response:
-    request_id = _request_id()
+    request_id, refusal = _request_id(), None
     dialect = SQS_JSON if "X-Amz-Target" in request.headers else SQS_QUERY
     try:
         body = await read_bytes(request)
@@ -73,22 +74,27 @@ async def _answer(request: web.Request) -> web.Response:
             content = _parameters(request, body)
             dialect = protocols.dialect(content)
             action = dialect.known(content.get("Action", ""))
+        request[ACTION] = f"{dialect.service.name.upper()} {action}"
         grant = await _authenticate(request, body, dialect.service.name)
         wish = dialect.read(action, content)
         rendered = dialect.answer(action, await _act(request, grant, body, dialect, action, wish), request_id)
     except AwsError as error:
-        rendered = dialect.refuse(error, request_id)
+        refusal = error
     except ClusterTrouble as trouble:
-        said = f"The cluster cannot answer now: {trouble.detail}."
-        rendered = dialect.refuse(common("ServiceUnavailableException", said), request_id)
+        refusal = common("ServiceUnavailableException", f"The cluster cannot answer now: {trouble.detail}.")
     except Problem as problem:
-        rendered = dialect.refuse(_told(problem), request_id)
+        refusal = _told(problem)
     except Exception as error:
         _log.error("a request failed unexpectedly", id=request_id, method=request.method, exc_info=error)
         said = f"The node made a mistake. Report it with the id {request_id}; the node's log tells more."
-        rendered = dialect.refuse(common("InternalFailure", said), request_id)
+        refusal = common("InternalFailure", said)
+    if refusal is not None:
+        rendered = dialect.refuse(refusal, request_id)
     headers = rendered.headers | {"Server": SERVER}
-    return web.Response(status=rendered.status, body=rendered.body, headers=headers)
+    response = web.Response(status=rendered.status, body=rendered.body, headers=headers)
+    if refusal is not None:
+        response[PROBLEM] = refusal.shape
+    return response
 
 
 async def _act(

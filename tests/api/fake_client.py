@@ -14,9 +14,10 @@ from api.http import HttpServer
 from api.request import HttpSettings
 from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardDigest, ShardStatus, Status
 from cluster.dispatcher import Request
+from cluster.metrics import GatewayMetrics, PeerMetrics, ProcessMetrics, ReplicaMetrics, ShardMetrics
 from cluster.occurrences import Occurrences
 from cluster.router import Router
-from cluster.wire import ToldLook
+from cluster.wire import ScrubReport, ToldLook, ToldMetrics
 from storage import queries, redrive_look
 from storage.machine import apply
 from storage.memory_store import MemoryStore
@@ -48,6 +49,9 @@ class FakeClient(Client):
         self.has_leader = True
         self.changed: list[tuple[str, str, str]] = []
         self.staleness_ms: int | None = 3
+        self.handed_in: list[GatewayMetrics] = []
+        self.others: dict[str, GatewayMetrics] = {}
+        self._calls = {}
         self.waiting, self.cancelled = asyncio.Event(), asyncio.Event()
         self._sent = asyncio.Condition()
         self._session = 1
@@ -142,8 +146,24 @@ class FakeClient(Client):
             raise self.fails_with
         self.changed.append((verb, name, address))
 
+    async def metrics(self, name: str, own: GatewayMetrics, *, timeout_ms: int) -> ToldMetrics:
+        self.handed_in.append(own)
+        if self.fails_with is not None:
+            raise self.fails_with
+        shard = ShardMetrics(
+            ProcessMetrics(1000, 2.5),
+            ReplicaMetrics(elections={"won": 3}),
+            {"n2": PeerMetrics(True, 7), "n3": PeerMetrics(False, 2, 50)},
+            "leader" if self.has_leader else "follower",
+            last_index=9,
+            queues=queries.queue_count(self.store),
+            clock_ms=self.now_ms,
+        )
+        return ToldMetrics(1, shard, self.others | {name: own})
+
     def status(self) -> Status:
-        return Status("n1", [NodeStatus("n1", "a:1", True)], [ShardStatus(0, "n1", 3, 9, 9, self.trouble)])
+        nodes = [NodeStatus("n1", "a:1", True, scrub=ScrubReport())]
+        return Status("n1", nodes, [ShardStatus(0, "n1", 3, 9, 9, self.trouble)])
 
 
 class Gateway:

@@ -464,3 +464,15 @@ def test_a_sealed_secret_opens_for_its_key_alone() -> None:
 async def test_list_queues_is_bound_to_the_patterns_of_its_key() -> None:
     assert grant("producer", "a*").bound(ListQueues()) == ListQueues(patterns=["a*"])
     assert Grant(None).bound(ListQueues()) == ListQueues()
+
+
+async def test_metrics_name_the_queues_that_a_key_is_for_also_when_another_key_has_just_asked(node: Gateway) -> None:
+    make_key(node, PRODUCER, SECRET, "producer", "jobs")
+    for name in ("jobs", "other"):
+        assert (await asked(node, ADMIN, "PUT", f"/v1/queues/{name}", {})).status in (200, 201)
+    for key, queues in ((ADMIN, {"jobs", "other"}), (PRODUCER, {"jobs"}), (ADMIN, {"jobs", "other"})):
+        async with node.http.get("/metrics", headers={"Authorization": basic(key, SECRET)}) as answer:
+            found = set(re.findall(r'^trimaran_queue_bytes\{queue="(\w+)"', await answer.text(), re.MULTILINE))
+        assert found == queues
+    async with node.http.get("/metrics") as answer:
+        assert answer.status == 401

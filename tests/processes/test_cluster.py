@@ -212,3 +212,38 @@ async def test_a_node_refuses_to_start_with_what_is_not_its_own(
             process.kill()
     assert process.returncode != 0
     assert words in errors.decode()
+
+
+async def test_each_node_tells_what_it_measures(cluster: Cluster) -> None:
+    for _ in range(5):
+        await cluster.ok("n1", "POST", "/v1/queues/q/messages", {"body": "x"})
+    leader = await cluster.leader()
+
+    async def told(name: str) -> dict[str, float]:
+        async with cluster.http.get(cluster.nodes[name].url + "/metrics") as answer:
+            assert answer.status == 200
+            lines = (await answer.text()).splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+    async def is_level() -> bool:
+        found = await told(leader)
+        return all(
+            found.get(f'trimaran_peer_behind_entries{{peer="{name}"}}') == 0 for name in cluster.nodes if name != leader
+        )
+
+    await eventually(is_level, "the leader says that the others have everything")
+    for name in cluster.nodes:
+        found = await told(name)
+        assert found["trimaran_replica_up"] == found["trimaran_ready"] == found["trimaran_has_leader"] == 1
+        assert found["trimaran_leader"] == (name == leader)
+        assert found[f'trimaran_role{{role="{"leader" if name == leader else "follower"}"}}'] == 1
+        assert found["trimaran_commit_seconds_count"] >= 5
+        assert (found["trimaran_replication_seconds_count"] >= 5) == (name == leader)
+        assert sum(found[f'trimaran_peer_connected{{peer="{other}"}}'] for other in cluster.nodes if other != name) == 2
+        assert (found.get('trimaran_queue_messages{queue="q",state="ready"}') == 5) == (name == leader)
+        assert found["trimaran_store_bytes"] > 0
+        for process in ("shard-0", "gateway-0"):
+            assert found[f'trimaran_process_resident_bytes{{process="{process}"}}'] > 2**20
+            assert found[f'trimaran_event_loop_lag_seconds_count{{process="{process}"}}'] > 0
+    sent = 'trimaran_http_requests_total{gateway="gateway-0",route="POST /v1/queues/{queue}/messages",status="201"}'
+    assert (await told("n1"))[sent] == 5
