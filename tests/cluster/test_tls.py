@@ -95,7 +95,7 @@ def _broken(authority: Authority, other: Authority, trouble: str) -> TlsFiles:
     elif trouble == "an expired one":
         return authority.files("n1", days_ago=61)
     elif trouble == "one not valid yet":
-        return authority.files("n1", days_ago=-1)
+        return authority.files("n1", days_ago=-2)
     elif trouble == "a locked key":
         key = serialization.load_pem_private_key(Path(files.key).read_bytes(), None)
         locked = serialization.BestAvailableEncryption(b"x")
