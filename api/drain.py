@@ -40,13 +40,13 @@ class Drain:
         """Submit a receive that may wait; None when the gateway stops meanwhile: its clients then ask another."""
         if not operation.wait_ms or self.begun.is_set():
             return await submit(msgspec.structs.replace(operation, wait_ms=0))
-        task = asyncio.ensure_future(submit(operation))
+        task = asyncio.current_task()
+        assert task is not None
         self.polls.add(task)
         try:
-            return await task
+            return await submit(operation)
         except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
+            if not self.begun.is_set() or task.uncancel():
                 raise  # the client has gone
             return None
         finally:

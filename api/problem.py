@@ -86,6 +86,11 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
         "The dead-letter queue is of the other kind",
         "The dead-letter queue of a fifo queue is fifo, that of any other is not.",
     ),
+    codes.DEAD_LETTER_DENIED: (
+        409,
+        "The dead-letter queue does not take this queue's messages",
+        "Name the queue in its dead_letters_from, or choose another.",
+    ),
     codes.GROUP_REQUIRED: (400, "A message of a fifo queue needs a group", "Give the message a group."),
     codes.PRIORITY_NOT_ALLOWED: (
         400,

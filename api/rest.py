@@ -45,7 +45,14 @@ from api.tracing import carry, trace_of
 from cluster.client import Client, Reply
 from cluster.wire import ToldLook
 from storage.block import encode_block, parts
-from storage.limits import BATCH_MESSAGES_MAX, CONSUMER_BYTES_MAX, KEY_BYTES_MAX, OPERATION_BYTES_MAX, REASON_BYTES_MAX
+from storage.limits import (
+    BATCH_MESSAGES_MAX,
+    CONSUMER_BYTES_MAX,
+    KEY_BYTES_MAX,
+    OPERATION_BYTES_MAX,
+    REASON_BYTES_MAX,
+    WAIT_MS_MAX,
+)
 from storage.operations import (
     Ack,
     Browse,
@@ -75,10 +82,8 @@ from storage.operations import (
     SentRun,
     Settled,
 )
-from storage.options import (
-    Run,
-)
-from storage.settings import LIMITS, QueueSettings, contradiction, out_of_range
+from storage.options import Run
+from storage.settings import LIMITS, QueueSettings, contradiction, malformed, out_of_range
 
 APPLIED_INDEX, STALENESS_MS = "Trimaran-Applied-Index", "Trimaran-Staleness-Ms"
 """Headers of a local read: up to where the answering replica has applied the log, and how stale that may be."""
@@ -86,8 +91,6 @@ APPLIED_INDEX, STALENESS_MS = "Trimaran-Applied-Index", "Trimaran-Staleness-Ms"
 CLIENT = web.AppKey("client", Client)
 ENVELOPE_BYTES = 1024
 """What an operation may take beside its block: names, digests, headers."""
-WAIT_MS_MAX = 20_000
-"""Long polls end before proxies end them."""
 MESSAGE_ID_MAX = 2**53 - 1
 """Ids are numbers in JSON, and many clients keep those as doubles."""
 
@@ -119,7 +122,7 @@ class ReceiveIn(Wish):
     """What a consumer asks for."""
 
     max: Annotated[int, msgspec.Meta(ge=1, le=BATCH_MESSAGES_MAX)] = 1
-    wait_ms: Annotated[int, msgspec.Meta(ge=0, le=WAIT_MS_MAX)] = 0
+    wait_ms: Annotated[int, msgspec.Meta(ge=0, le=WAIT_MS_MAX)] | msgspec.UnsetType = msgspec.UNSET
     lease_ms: Lease | msgspec.UnsetType = msgspec.UNSET
     consumer: str = ""
 
@@ -211,6 +214,9 @@ async def put_queue(request: web.Request) -> web.Response:
     if wrong is not None:
         field, lowest, highest = wrong
         raise invalid(f"$.{field}", f"from {lowest} to {highest} is allowed", "Change it.", highest)
+    bad = malformed(settings)
+    if bad is not None:
+        raise invalid(f"$.{bad[0]}", bad[1], "Change it.", bad[2])
     at_odds = contradiction(name, settings)
     if at_odds is not None:
         raise invalid(f"$.{at_odds[0]}", at_odds[1], "Change one of the two.")
@@ -324,7 +330,8 @@ async def receive(request: web.Request) -> web.Response:
     name, wish = queue_name(request), await read(request, ReceiveIn)
     lease_ms = 0 if wish.lease_ms is msgspec.UNSET else wish.lease_ms
     check_text(wish.consumer, CONSUMER_BYTES_MAX, "$.consumer", empty=True)
-    operation = Receive(name, wish.max, lease_ms, new_token(), wish.wait_ms, wish.consumer)
+    wait_ms = -1 if wish.wait_ms is msgspec.UNSET else wish.wait_ms
+    operation = Receive(name, wish.max, lease_ms, new_token(), wait_ms, wish.consumer)
     reply = await request.config_dict[DRAIN].poll(operation, lambda asked: submit(request, asked))
     messages: list[dict[str, Any]] = []
     if reply is not None:

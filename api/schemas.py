@@ -23,10 +23,13 @@ from storage.limits import (
     ROUTING_CHARACTERS_MAX,
     SCHEDULE_EVERY_MS_MAX,
     SCHEDULE_EVERY_MS_MIN,
+    SOURCES_MAX,
+    TAGS_MAX,
     TRANSACTION_MESSAGES_MAX,
     TRANSACTION_STEPS_MAX,
+    WAIT_MS_MAX,
 )
-from storage.settings import LIMITS, QueueSettings
+from storage.settings import LIMITS, SPECIAL, QueueSettings
 
 QUEUE = {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,80}(\.fifo)?$"}
 TEXT = {"type": "string"}
@@ -118,7 +121,12 @@ def _settings() -> dict[str, Any]:
     schemas: dict[str, Any] = dict(found)
     settings = schemas["Settings"] = schemas.pop("QueueSettings")
     for name, (low, high) in LIMITS.items():
-        settings["properties"][name] |= {"minimum": low, "maximum": high}
+        bounds: dict[str, Any] = {"minimum": low, "maximum": high}
+        settings["properties"][name] |= {"anyOf": [{"const": SPECIAL[name]}, bounds]} if name in SPECIAL else bounds
+    settings["properties"]["tags"] |= {"maxProperties": TAGS_MAX, "propertyNames": {"minLength": 1}}
+    settings["properties"]["sqs"] |= {"propertyNames": {"minLength": 1}}
+    sources = {"type": "array", "items": QUEUE, "maxItems": SOURCES_MAX}
+    settings["properties"]["dead_letters_from"] = {"anyOf": [sources, {"type": "null"}], "default": None}
     return schemas
 
 
@@ -184,7 +192,7 @@ SCHEMAS: dict[str, Any] = {
     "Sent": _object(["messages"], messages=_SENT),
     "Receive": _closed(
         max={"type": "integer", "minimum": 1, "maximum": BATCH_MESSAGES_MAX, "default": 1},
-        wait_ms={"type": "integer", "minimum": 0, "maximum": 20000, "default": 0},
+        wait_ms={"type": "integer", "minimum": 0, "maximum": WAIT_MS_MAX, "description": "Default: the queue's."},
         lease_ms=_LEASE,
         consumer=TEXT,
     ),

@@ -59,6 +59,7 @@ from cluster.wire import (
     report_decoder,
     told_decoder,
 )
+from storage.limits import WAIT_MS_MAX
 from storage.operations import (
     ITEM_HEADER,
     Claim,
@@ -246,7 +247,7 @@ class Client:
         self._calls[call.seq] = call
         self._unsent.append(call)
         self._schedule_flush()
-        patience_s = (timeout_ms + (receive.wait_ms if receive is not None else 0)) / 1000
+        patience_s = (timeout_ms + (_wait_ms(receive) if receive is not None else 0)) / 1000
         timer = loop.call_later(patience_s, self._give_up, call, "the cluster did not answer in time")
         try:
             return await call.answer
@@ -626,3 +627,8 @@ class Client:
 
 def _no_shard() -> ClusterTrouble:
     return ClusterTrouble("not_done", "this node's shard does not answer")
+
+
+def _wait_ms(receive: Receive) -> int:
+    """How long a receive may wait: if its queue says, we do not know, and expect the longest."""
+    return receive.wait_ms if receive.wait_ms >= 0 else WAIT_MS_MAX

@@ -373,8 +373,16 @@ class Replica:
         if self._may_take(receive) or self._is_remembered(request):
             self._dispatcher.claim(receive.queue, receive.messages_max)
             return False
-        self._dispatcher.park(receive.queue, request, max(request.arrived_s + receive.wait_ms / 1000, now_s))
+        self._dispatcher.park(receive.queue, request, max(self._deadline_s(request, receive), now_s))
         return True
+
+    def _deadline_s(self, request: Request, receive: Receive) -> float:
+        """Up to when a receive waits: for as long as it says, or as its queue does."""
+        wait_ms = receive.wait_ms
+        if wait_ms < 0:
+            queue = find_queue(self._store, receive.queue)
+            wait_ms = 0 if queue is None else queue.settings.wait_ms
+        return request.arrived_s + wait_ms / 1000
 
     def _is_remembered(self, request: Request) -> bool:
         if type(request.operation) is Keyed and queries.is_key_remembered(self._store, request.operation.key):
@@ -452,8 +460,7 @@ class Replica:
             held, block = queries.received(self._store, receive.queue, outcome)
             self._reply_encoded(request, encode_outcome(held), block)
         else:
-            deadline_s = request.arrived_s + receive.wait_ms / 1000
-            self._dispatcher.park(receive.queue, request, deadline_s)
+            self._dispatcher.park(receive.queue, request, self._deadline_s(request, receive))
 
     # --- reads --------------------------------------------------------------------------------------------------------
 

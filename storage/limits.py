@@ -135,6 +135,18 @@ EVENTS_MAX = 64
 GIVE_WAY_STEPS_MAX = 1000
 """Chunks that a send to a full queue looks through for messages that may give way: bounds its work."""
 
+WAIT_MS_MAX = 20_000
+"""How long a receive may wait for messages: long polls end before proxies end them."""
+
+TAGS_MAX = 50
+"""Tags of a queue: as SQS has it."""
+
+LABELS_BYTES_MAX = 12 * 1024
+"""Bytes of a queue's tags, and of its attributes for SQS, names and values: a thousand queues fit into one frame."""
+
+SOURCES_MAX = 100
+"""Queues that a dead-letter queue may name as its sources."""
+
 TRANSACTION_STEPS_MAX = 100
 """Steps of one transaction: bounds the work of one operation, and what must be remembered to take it back."""
 

@@ -103,7 +103,7 @@ from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
 from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
 from storage.schedules import delete_schedule, occur, put_schedule
 from storage.sending import Bodies, send
-from storage.settings import QUEUE_NAME, contradiction, out_of_range, rate_out_of_range
+from storage.settings import QUEUE_NAME, contradiction, malformed, out_of_range, rate_out_of_range
 from storage.settling import settle
 from storage.state import State
 from storage.topic_operations import (
@@ -189,6 +189,7 @@ def _is_sound(operation: Operation) -> bool:
             return (
                 QUEUE_NAME.fullmatch(name) is not None
                 and out_of_range(settings) is None
+                and malformed(settings) is None
                 and contradiction(name, settings) is None
             )
         case Send() | Publish():

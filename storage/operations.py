@@ -127,7 +127,7 @@ class Receive(msgspec.Struct, array_like=True, frozen=True, tag=5):
     """Lease up to `messages_max` ready messages under `token`. → `Received`, perhaps with no messages.
 
     `token` is 63 random bits made by the gateway: with the message id it is what a receipt proves.
-    `lease_ms` 0 takes the queue's. `wait_ms` is the leader's business: it holds the operation back, unlogged,
+    `lease_ms` 0 takes the queue's, and so does `wait_ms` -1: the leader holds the operation back meanwhile, unlogged,
     until something is ready or the time is over. `consumer` names who receives.
     """
 

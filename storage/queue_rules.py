@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from storage import records
 from storage.codes import (
+    DEAD_LETTER_DENIED,
     DEAD_LETTER_KIND,
     QUEUE_EXISTS,
     QUEUE_LIMIT,
@@ -36,6 +37,10 @@ def put_queue(turn: Turn, operation: PutQueue) -> Outcome:
     dead_letters = None if settings.dead_letter_queue is None else turn.queue(settings.dead_letter_queue)
     if dead_letters is not None and dead_letters.settings.fifo != settings.fifo:
         return Refused(DEAD_LETTER_KIND)
+    sources = None if dead_letters is None else dead_letters.settings.dead_letters_from
+    is_new = queue is None or queue.settings.dead_letter_queue != settings.dead_letter_queue
+    if sources is not None and is_new and name not in sources:
+        return Refused(DEAD_LETTER_DENIED)
     if queue is None:
         if turn.shard.queues >= QUEUES_MAX:
             return Refused(QUEUE_LIMIT, QUEUES_MAX)

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from storage.limits import LABELS_BYTES_MAX, SOURCES_MAX, TAGS_MAX, WAIT_MS_MAX
+
 SECOND_MS = 1000
 MINUTE_MS = 60 * SECOND_MS
 DAY_MS = 24 * 60 * MINUTE_MS
@@ -16,7 +18,7 @@ QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(\.fifo)?", re.ASCII)
 
 LIMITS: dict[str, tuple[int, int]] = {
     # Shorter leases would end while the answer is still on its way; twelve hours is what SQS allows. An extend may
-    # hold longer.
+    # hold longer. Of a queue it may be 0 as well: see `SPECIAL`.
     "lease_ms": (SECOND_MS, 12 * 60 * MINUTE_MS),
     # 0 is without end. More than a thousand attempts is without end, too.
     "attempts_max": (0, 1000),
@@ -37,9 +39,15 @@ LIMITS: dict[str, tuple[int, int]] = {
     # 0 is without limit.
     "concurrency_max": (0, 1_000_000),
     "group_concurrency_max": (0, 1_000_000),
+    # As for a receive that says how long it waits.
+    "wait_ms": (0, WAIT_MS_MAX),
     # 0 keeps what explains trouble, and only while the message is there.
     "history_ms": (0, 366 * DAY_MS),
 }
+
+SPECIAL = {"lease_ms": 0}
+"""Values outside the limits that mean something of their own. lease_ms 0: what is received is held for nobody, and is
+ready again at once, unless the receive says otherwise; SQS has such queues."""
 
 
 class Backoff(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -86,6 +94,9 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     concurrency_max, rate: how many messages may be leased at a time, and how fast they are delivered, in all;
         group_concurrency_max, group_rate: within one group.
     single_active: one consumer at a time receives; another takes over when it has been silent for a lease's length.
+    wait_ms: how long a receive waits for messages when it does not say.
+    dead_letters_from: the queues that may have this one as their dead-letter queue; none given: any.
+    tags: whatever people want to say about the queue. sqs: attributes of SQS that mean nothing to the rules.
     history_ms: how long the whole history of a message is kept after it has gone; 0 keeps only what explains trouble,
         while the message is there.
     """
@@ -114,6 +125,10 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     group_rate: Rate | None = None
     single_active: bool = False
     history_ms: int = 0
+    wait_ms: int = 0
+    dead_letters_from: list[str] | None = None
+    tags: dict[str, str] = {}
+    sqs: dict[str, str] = {}
 
     @property
     def groups(self) -> bool:
@@ -142,7 +157,8 @@ def rate_out_of_range(name: str, rate: Rate) -> tuple[str, int, int] | None:
 def out_of_range(settings: QueueSettings) -> tuple[str, int, int] | None:
     """The first setting outside its limits as (name, lowest, highest), or None."""
     for name, (lowest, highest) in LIMITS.items():
-        if not lowest <= getattr(settings, name) <= highest:
+        value = getattr(settings, name)
+        if not lowest <= value <= highest and value != SPECIAL.get(name):
             return name, lowest, highest
     for name in ("rate", "group_rate"):
         rate = getattr(settings, name)
@@ -153,6 +169,25 @@ def out_of_range(settings: QueueSettings) -> tuple[str, int, int] | None:
         for part, lowest, highest in (("base_ms", 0, DAY_MS), ("max_ms", 0, 366 * DAY_MS), ("jitter_percent", 0, 100)):
             if not lowest <= getattr(backoff, part) <= highest:
                 return f"backoff.{part}", lowest, highest
+    return None
+
+
+def malformed(settings: QueueSettings) -> tuple[str, str, int] | None:
+    """The first setting that is no number and breaks a limit as (name, why, limit), or None."""
+    if len(settings.tags) > TAGS_MAX:
+        return "tags", f"there are {len(settings.tags)} tags, at most {TAGS_MAX} are allowed", TAGS_MAX
+    for name in ("tags", "sqs"):
+        labels = getattr(settings, name)
+        if "" in labels:
+            return name, "a name is empty", 1
+        size = sum(len(text.encode()) for pair in labels.items() for text in pair)
+        if size > LABELS_BYTES_MAX:
+            return name, f"it has {size} bytes, at most {LABELS_BYTES_MAX} are allowed", LABELS_BYTES_MAX
+    sources = settings.dead_letters_from or []
+    if len(sources) > SOURCES_MAX:
+        return "dead_letters_from", f"at most {SOURCES_MAX} queues are allowed", SOURCES_MAX
+    if not all(map(QUEUE_NAME.fullmatch, sources)):
+        return "dead_letters_from", "one of these is no name of a queue", 80
     return None
 
 

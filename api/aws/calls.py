@@ -105,6 +105,9 @@ REFUSALS: dict[str, Callable[[Refused], AwsError]] = {
         "InvalidAttributeValue", f"{refusal.detail} of a queue cannot be changed."
     ),
     codes.DEAD_LETTER_KIND: lambda _: invalid("Dead letter queue of a FIFO queue must also be a FIFO queue."),
+    codes.DEAD_LETTER_DENIED: lambda _: invalid(
+        "The RedriveAllowPolicy of the dead letter queue does not allow this source queue."
+    ),
     codes.BODY_TOO_LARGE: lambda refusal: too_long(refusal.limit),
     codes.DEDUP_ID_REQUIRED: _no_dedup_id,
     codes.GROUP_REQUIRED: lambda _: missing("MessageGroupId"),

@@ -21,7 +21,6 @@ from api.access import KEYS, first, http_request, is_local
 from api.aws import protocols, query, sns, sqs
 from api.aws.calls import Call, Once, Submit
 from api.aws.errors import AwsError, common, sayable
-from api.aws.gaps import gap
 from api.aws.keys import admitted, authenticate
 from api.aws.names import is_host
 from api.aws.protocols import SNS, SQS_JSON, SQS_QUERY, Dialect
@@ -101,10 +100,7 @@ async def _act(
     request: web.Request, grant: Grant, body: bytes, dialect: Dialect, action: str, wish: Shape
 ) -> Shape | None:
     handlers = sns.HANDLERS if dialect.service is SNS else sqs.HANDLERS
-    handler = handlers.get(action)
-    if handler is None:
-        raise gap(action)
-    return await handler(_call(request, body, _submit(request, grant, dialect.service.name, action)), wish)
+    return await handlers[action](_call(request, body, _submit(request, grant, dialect.service.name, action)), wish)
 
 
 def _request_id() -> str:

@@ -196,7 +196,7 @@ async def receive_message(call: Call, wish: shapes.ReceiveMessage) -> shapes.Rec
             _not_of_this_kind("ReceiveRequestAttemptId", wish.receive_request_attempt_id)
         once = Once(f"{queue}\n{wish.receive_request_attempt_id}")
     lease_ms = 0 if visibility_s is None else max(1, visibility_s * _MS)  # to the rules, 0 is the queue's own
-    operation = Receive(queue, most or 1, lease_ms, new_token(), (wait_s or 0) * _MS)
+    operation = Receive(queue, most or 1, lease_ms, new_token(), -1 if wait_s is None else wait_s * _MS)
     outcome, block = await call.do(operation, once=once)
     assert isinstance(outcome, Received)
     return shapes.Received(messages=_delivered(queue, outcome, block, choice) or None)

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
 
 from api.aws import sqs_shapes as shapes
 from api.aws.calls import Call, check_range, invalid, missing, refused
 from api.aws.errors import AwsError, sqs
-from api.aws.gaps import gap
 from api.aws.names import is_queue_name, no_such_queue, queue_of_url, queue_url
+from api.aws.permissions import with_permission, without_permission
 from api.aws.sqs_queues import (
     FIFO,
     STANDARD,
     changed,
     check_attributes,
     check_name,
-    check_tags,
     chosen,
     dead_letter_target,
     difference,
     sends_dead_letters,
     shown,
+    tagged,
 )
 from storage import codes
 from storage.operations import DeleteQueue, GetQueue, ListQueues, PurgeQueue, PutQueue, QueueInfo, QueueList, Refused
+from storage.settings import QueueSettings
 
 LIST_MAX = 1000
 """Queues that one answer names."""
@@ -42,10 +45,7 @@ async def create_queue(call: Call, wish: shapes.CreateQueue) -> shapes.QueueUrl:
     fifo = given.get("FifoQueue", "").lower() == "true"
     check_name(name, fifo=fifo)
     checked = check_attributes(given, fifo=fifo)
-    if wish.tags:
-        check_tags(wish.tags, name)
-        raise gap("Tags")
-    settings = changed(name, FIFO if fifo else STANDARD, checked)
+    settings = tagged(name, changed(name, FIFO if fifo else STANDARD, checked), wish.tags or {})
     found = await _find(call, name)
     if found is None:
         await _check_target(call, checked)
@@ -89,19 +89,82 @@ async def _check_target(call: Call, checked: Mapping[str, str]) -> None:
 
 async def set_queue_attributes(call: Call, wish: shapes.SetQueueAttributes) -> None:
     """Change some attributes of a queue, and leave the others as they are."""
-    name = queue_of_url(wish.queue_url)
-    if not wish.attributes:
+    name, attributes = queue_of_url(wish.queue_url), wish.attributes
+    if not attributes:
         raise missing("Attribute.Name")
+
+    async def make(settings: QueueSettings) -> QueueSettings:
+        checked = check_attributes(attributes, fifo=settings.fifo)
+        told = changed(name, settings, checked)
+        await _check_target(call, checked)
+        return told
+
+    await _change(call, name, make)
+
+
+async def _change(call: Call, name: str, make: Callable[[QueueSettings], Awaitable[QueueSettings]]) -> None:
+    """Change a queue's settings, also when others do so at the same time. Raises `AwsError`."""
     for left in reversed(range(_TRIES)):
         found = await _get(call, name)
-        checked = check_attributes(wish.attributes, fifo=found.settings.fifo)
-        settings = changed(name, found.settings, checked)
-        await _check_target(call, checked)
+        settings = await make(found.settings)
         reply = await call.submit(PutQueue(name, settings, instead_of=found.settings))
         if not isinstance(reply.outcome, Refused):
             return
         if reply.outcome.code != codes.SETTINGS_CHANGED or not left:
             raise refused(reply.outcome)
+
+
+async def tag_queue(call: Call, wish: shapes.TagQueue) -> None:
+    """Put tags on a queue, in place of those with the same keys."""
+    name, tags = queue_of_url(wish.queue_url), wish.tags
+    if not tags:
+        raise missing("Tags")
+
+    async def make(settings: QueueSettings) -> QueueSettings:
+        return tagged(name, settings, settings.tags | tags)
+
+    await _change(call, name, make)
+
+
+async def untag_queue(call: Call, wish: shapes.UntagQueue) -> None:
+    """Take tags off a queue; fine if it has none of them."""
+    if not wish.tag_keys:
+        raise missing("TagKeys")
+
+    async def make(settings: QueueSettings) -> QueueSettings:
+        left = {key: value for key, value in settings.tags.items() if key not in wish.tag_keys}
+        return msgspec.structs.replace(settings, tags=left)
+
+    await _change(call, queue_of_url(wish.queue_url), make)
+
+
+async def list_queue_tags(call: Call, wish: shapes.ListQueueTags) -> shapes.QueueTags:
+    """The tags of a queue."""
+    found = await _get(call, queue_of_url(wish.queue_url))
+    return shapes.QueueTags(tags=found.settings.tags or None)
+
+
+async def add_permission(call: Call, wish: shapes.AddPermission) -> None:
+    """Add a statement to the queue's policy."""
+    name = queue_of_url(wish.queue_url)
+
+    async def make(settings: QueueSettings) -> QueueSettings:
+        policy = settings.sqs.get("Policy", "")
+        told = with_permission(policy, name, wish.label, wish.account_ids, wish.actions)
+        return changed(name, settings, check_attributes({"Policy": told}, fifo=settings.fifo))
+
+    await _change(call, name, make)
+
+
+async def remove_permission(call: Call, wish: shapes.RemovePermission) -> None:
+    """Take a statement out of the queue's policy."""
+    name = queue_of_url(wish.queue_url)
+
+    async def make(settings: QueueSettings) -> QueueSettings:
+        told = without_permission(settings.sqs.get("Policy", ""), name, wish.label)
+        return changed(name, settings, {"Policy": told})
+
+    await _change(call, name, make)
 
 
 async def get_queue_url(call: Call, wish: shapes.GetQueueUrl) -> shapes.QueueUrl:

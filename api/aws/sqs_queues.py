@@ -14,11 +14,10 @@ import msgspec
 
 from api.aws.calls import invalid
 from api.aws.errors import AwsError, sqs
-from api.aws.gaps import gap
 from api.aws.names import is_fifo, is_queue_name, queue_arn, queue_of_arn
 from api.aws.sqs_messages import MESSAGE_BYTES_MAX
 from storage.operations import QueueInfo
-from storage.settings import DAY_MS, MINUTE_MS, SECOND_MS, QueueSettings, contradiction, out_of_range
+from storage.settings import DAY_MS, MINUTE_MS, SECOND_MS, QueueSettings, contradiction, malformed, out_of_range
 
 INTEGERS: dict[str, tuple[int, int]] = {
     "DelaySeconds": (0, 900),
@@ -51,20 +50,20 @@ _SETTINGS = {
     "DelaySeconds": ("delay_ms", SECOND_MS),
     "MaximumMessageSize": ("body_bytes_max", 1),
     "MessageRetentionPeriod": ("retention_ms", SECOND_MS),
+    "ReceiveMessageWaitTimeSeconds": ("wait_ms", SECOND_MS),
     "VisibilityTimeout": ("lease_ms", SECOND_MS),
 }
 """Numbers that are settings of the cluster's queues, and in what unit."""
-_FIXED = {
+_KEPT = {
     "FifoThroughputLimit": "perQueue",
     "KmsDataKeyReusePeriodSeconds": "300",
     "KmsMasterKeyId": "",
     "Policy": "",
-    "ReceiveMessageWaitTimeSeconds": "0",
-    "RedriveAllowPolicy": "",
     "SqsManagedSseEnabled": "false",
 }
-"""Attributes that are no settings yet, and what every queue has of them."""
-_ALLOW_ALL = '{"redrivePermission":"allowAll"}'
+"""Attributes that are kept and shown and mean nothing to the cluster, and what a queue has when none was given."""
+POLICY_BYTES_MAX = 8192
+"""Bytes of a policy."""
 DEDUP_WINDOW_MS = 5 * MINUTE_MS
 """How long SQS remembers a deduplication id."""
 DEDUP_MAX = 1_000_000
@@ -113,11 +112,15 @@ def check_attributes(given: Mapping[str, str], *, fifo: bool) -> dict[str, str]:
     """The attributes given for a queue, checked, and each in its one form. Raises `AwsError`."""
     checked = {name: _checked(name, text, fifo) for name, text in given.items()}
     if checked.get("FifoThroughputLimit") == "perMessageGroupId" and checked.get("DeduplicationScope") == "queue":
-        raise _invalid_value(
-            "The FifoThroughputLimit attribute can be set to perMessageGroupId only when the DeduplicationScope "
-            "attribute is set to messageGroup."
-        )
+        raise _throughput_without_scope()
     return checked
+
+
+def _throughput_without_scope() -> AwsError:
+    return _invalid_value(
+        "The FifoThroughputLimit attribute can be set to perMessageGroupId only when the DeduplicationScope "
+        "attribute is set to messageGroup."
+    )
 
 
 def _checked(name: str, text: str, fifo: bool) -> str:
@@ -156,8 +159,8 @@ def _checked(name: str, text: str, fifo: bool) -> str:
 
 
 def _policy(text: str) -> str:
-    """A policy is kept as it came, if it is a JSON object."""
-    if text and _read(text, dict[str, Any]) is None:
+    """A policy is kept as it came, if it is a JSON object and not too long."""
+    if text and (len(text.encode()) > POLICY_BYTES_MAX or _read(text, dict[str, Any]) is None):
         raise _invalid_value("Invalid value for the parameter Policy.")
     return text
 
@@ -199,7 +202,15 @@ def _redrive_allow_policy(text: str) -> str:
             f"Value {text[:200]} for parameter RedriveAllowPolicy is invalid. Reason: Amazon SQS can't create the "
             "redrive allow policy, as it's in an unsupported format."
         )
-    return msgspec.json.encode(policy).decode()
+    return (
+        "" if policy.redrive_permission == "allowAll" else _allowing([queue_of_arn(arn) or "" for arn in named or ()])
+    )
+
+
+def _allowing(sources: list[str]) -> str:
+    """The RedriveAllowPolicy that allows these queues and no others."""
+    arns = [queue_arn(source) for source in sources]
+    return msgspec.json.encode(RedriveAllowPolicy("byQueue" if arns else "denyAll", arns or None)).decode()
 
 
 def _read(text: str, kind: Any) -> Any:
@@ -222,6 +233,21 @@ def check_tags(tags: Mapping[str, str], queue: str) -> None:
             raise invalid("Tag keys beginning with 'aws:' are reserved for internal use.")
 
 
+def tagged(queue: str, settings: QueueSettings, tags: Mapping[str, str]) -> QueueSettings:
+    """The settings of a queue that has these tags. Raises `AwsError`."""
+    check_tags(tags, queue)
+    told = msgspec.structs.replace(settings, tags=dict(tags))
+    _check_size(told)
+    return told
+
+
+def _check_size(settings: QueueSettings) -> None:
+    """Each may be as large as with SQS, but not all of them together. Raises `AwsError`."""
+    bad = malformed(settings)
+    if bad is not None:
+        raise sqs("OverLimit", f"The {bad[0]} of the queue are too much: {bad[1]}.")
+
+
 def _invalid_value(message: str) -> AwsError:
     return sqs("InvalidAttributeValue", message)
 
@@ -234,8 +260,9 @@ def _invalid_redrive(text: str, reason: str) -> AwsError:
 
 
 def changed(queue: str, settings: QueueSettings, checked: Mapping[str, str]) -> QueueSettings:
-    """The settings of a queue with checked attributes changed. Raises `AwsError`, also for what is missing yet."""
+    """The settings of a queue with checked attributes changed. Raises `AwsError`."""
     changes: dict[str, Any] = {}
+    kept = dict(settings.sqs)
     for name, text in checked.items():
         match name:
             case "FifoQueue":
@@ -250,18 +277,44 @@ def changed(queue: str, settings: QueueSettings, checked: Mapping[str, str]) -> 
             case _ if name in _SETTINGS:
                 setting, unit = _SETTINGS[name]
                 changes[setting] = int(text) * unit
-            case _ if text not in (_FIXED[name], _ALLOW_ALL):
-                raise gap(name)
+            case "RedriveAllowPolicy":
+                changes["dead_letters_from"] = _allowed_sources(text)
+            case _:
+                kept[name] = text
+    _check_encryption(checked, kept)
+    changes["sqs"] = {name: text for name, text in kept.items() if text != _KEPT.get(name)}
     told = msgspec.structs.replace(settings, **changes)
-    wrong = out_of_range(told)
-    if wrong is not None:
-        raise gap(next(name for name, (setting, _) in _SETTINGS.items() if setting == wrong[0]))
+    if told.sqs.get("FifoThroughputLimit") == "perMessageGroupId" and told.dedup_scope != "group":
+        raise _throughput_without_scope()
+    assert out_of_range(told) is None, "the limits of SQS are the narrower ones"
+    _check_size(told)
     at_odds = contradiction(queue, told)
     if at_odds is not None and at_odds[0] == "dead_letter_queue":
         raise _invalid_redrive(checked.get("RedrivePolicy", ""), "A queue cannot be its own dead-letter queue.")
     if at_odds is not None:  # with what only the native API can set
         raise _invalid_value("The queue's setting {} does not allow it: {}.".format(*at_odds))
     return told
+
+
+def _check_encryption(checked: Mapping[str, str], kept: dict[str, str]) -> None:
+    """One kind at a time is shown: choosing one gives up the other. Raises `AwsError` for both at once."""
+    by_kms, by_sqs = bool(checked.get("KmsMasterKeyId")), checked.get("SqsManagedSseEnabled") == "true"
+    if by_kms and by_sqs:
+        raise _invalid_value(
+            "You can use one type of server-side encryption (SSE) at one time. "
+            "You can either enable KMS SSE or SQS SSE."
+        )
+    if by_kms:
+        kept.pop("SqsManagedSseEnabled", None)
+    if by_sqs:
+        kept.pop("KmsMasterKeyId", None)
+
+
+def _allowed_sources(policy: str) -> list[str] | None:
+    """The queues that a checked RedriveAllowPolicy names; None for any."""
+    if not policy:
+        return None
+    return [queue_of_arn(arn) or "" for arn in _read(policy, RedriveAllowPolicy).source_queue_arns or ()]
 
 
 def dead_letter_target(policy: str) -> str | None:
@@ -285,9 +338,10 @@ def shown(info: QueueInfo) -> dict[str, str]:
         "ApproximateNumberOfMessagesDelayed": str(info.delayed),
         "CreatedTimestamp": str(info.created_ms // SECOND_MS),
         "LastModifiedTimestamp": str((info.changed_ms or info.created_ms) // SECOND_MS),
-        "ReceiveMessageWaitTimeSeconds": _FIXED["ReceiveMessageWaitTimeSeconds"],
-        "SqsManagedSseEnabled": _FIXED["SqsManagedSseEnabled"],
+        "SqsManagedSseEnabled": _KEPT["SqsManagedSseEnabled"],
     }
+    if "KmsMasterKeyId" in settings.sqs:
+        attributes["KmsDataKeyReusePeriodSeconds"] = _KEPT["KmsDataKeyReusePeriodSeconds"]
     attributes |= {name: str(getattr(settings, setting) // unit) for name, (setting, unit) in _SETTINGS.items()}
     if settings.dead_letter_queue is not None and settings.attempts_max:
         policy = RedrivePolicy(queue_arn(settings.dead_letter_queue), settings.attempts_max)
@@ -297,9 +351,11 @@ def shown(info: QueueInfo) -> dict[str, str]:
             "FifoQueue": "true",
             "ContentBasedDeduplication": "true" if settings.dedup_by == "content" else "false",
             "DeduplicationScope": "messageGroup" if settings.dedup_scope == "group" else "queue",
-            "FifoThroughputLimit": _FIXED["FifoThroughputLimit"],
+            "FifoThroughputLimit": _KEPT["FifoThroughputLimit"],
         }
-    return attributes
+    if settings.dead_letters_from is not None:
+        attributes["RedriveAllowPolicy"] = _allowing(settings.dead_letters_from)
+    return attributes | {name: text for name, text in settings.sqs.items() if name in _KEPT}
 
 
 def chosen(names: list[str], attributes: Mapping[str, str]) -> dict[str, str]:
@@ -314,5 +370,5 @@ def chosen(names: list[str], attributes: Mapping[str, str]) -> dict[str, str]:
 
 def difference(given: Mapping[str, str], info: QueueInfo) -> str | None:
     """The first attribute given that the queue has otherwise, or None."""
-    own = {"RedrivePolicy": "", **_FIXED, **shown(info)}
+    own = {"RedriveAllowPolicy": "", "RedrivePolicy": "", **_KEPT, **shown(info)}
     return next((name for name, text in given.items() if own.get(name) != text), None)

@@ -32,6 +32,7 @@ from storage.operations import (
     encode_entry,
     encode_item,
 )
+from storage.reading import find_queue
 
 START_MS = 1_700_000_000_000
 
@@ -82,7 +83,7 @@ class FakeClient(Client):
                     if not isinstance(outcome, Received):
                         return Reply(outcome, memoryview(b""))
                     held, bodies = queries.received(self.store, receive.queue, outcome)
-                    if held.deliveries or not receive.wait_ms:
+                    if held.deliveries or not self._wait_ms(receive):
                         return Reply(held, memoryview(bodies))
                     self.waiting.set()
                     await self._sent.wait()
@@ -93,6 +94,10 @@ class FakeClient(Client):
     def access_index(self) -> int | None:
         """As the leader says; None: there is none."""
         return queries.access_changed_index(self.store) if self.has_leader else None
+
+    def _wait_ms(self, receive: Receive) -> int:
+        queue = find_queue(self.store, receive.queue)
+        return receive.wait_ms if receive.wait_ms >= 0 or queue is None else queue.settings.wait_ms
 
     async def look(self, query: Query, *, timeout_ms: int) -> ToldLook:
         outcome, block = queries.answer(self.store, query)

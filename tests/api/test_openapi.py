@@ -97,7 +97,7 @@ def test_the_examples_are_in_the_description() -> None:
     [
         ("Send", {"body": "x"}, {"messages": []}),
         ("Send", {"messages": [{"body_base64": "eA=="}]}, {"messages": [{"body": 1}]}),
-        ("Settings", {"lease_ms": 30_000}, {"lease_ms": 0}),
+        ("Settings", {"lease_ms": 30_000}, {"lease_ms": 999}),
         ("Receive", {"max": 10, "wait_ms": 20_000}, {"max": 1001}),
         ("Change", {"priority": 9}, {}),
         ("Change", {"delay_ms": 0}, {"delay_ms": 0, "at": "2030-01-01T00:00:00Z"}),

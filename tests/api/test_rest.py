@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -245,3 +246,27 @@ async def test_a_consistency_that_there_is_not_is_refused(node: Gateway, path: s
     refused = await ask(node, "GET", f"{path}?consistency=eventual")
     assert (refused.status, refused["field"]) == (400, "consistency")
     assert "linearizable, local" in refused["detail"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"tags": {"": "x"}}, "$.tags"),
+        ({"tags": {str(number): "" for number in range(51)}}, "$.tags"),
+        ({"sqs": {"Policy": "x" * 13_000}}, "$.sqs"),
+        ({"dead_letters_from": ["no name"]}, "$.dead_letters_from"),
+        ({"wait_ms": 20_001}, "$.wait_ms"),
+    ],
+)
+async def test_settings_that_break_a_limit_are_named(node: Gateway, settings: dict[str, Any], field: str) -> None:
+    refused = await ask(node, "PUT", "/v1/queues/new", settings)
+    assert (refused.status, refused["field"]) == (400, field)
+
+
+async def test_a_receive_that_does_not_say_waits_as_long_as_the_queue(node: Gateway) -> None:
+    await ask(node, "PUT", "/v1/queues/jobs", {"wait_ms": 20_000, "tags": {"team": "sails"}})
+    waiting = asyncio.create_task(ask(node, "POST", "/v1/queues/jobs/receive", {}))
+    await node.client.waiting.wait()
+    assert (await ask(node, "POST", "/v1/queues/jobs/receive", {"wait_ms": 0}))["messages"] == []
+    await send(node, "jobs", "a")
+    assert [message["body"] for message in (await waiting)["messages"]] == ["a"]

@@ -149,7 +149,7 @@ async def test_bad_queries(node: Gateway, query: str) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    [{"lease_ms": 0}, {"lease_ms": 10**9}, {"body_bytes_max": 0}, {"retention_ms": -1}, {"attempts_max": 1001}],
+    [{"lease_ms": 999}, {"lease_ms": 10**9}, {"body_bytes_max": 0}, {"retention_ms": -1}, {"attempts_max": 1001}],
 )
 async def test_bad_settings(node: Gateway, setting: dict[str, int]) -> None:
     answer = await ask(node, "PUT", "/v1/queues/q", setting)

@@ -476,8 +476,6 @@ async def test_boto3_does_all_there_is_to_do() -> None:
         with pytest.raises(sqs.exceptions.QueueDoesNotExist) as missing:
             sqs.get_queue_url(QueueName="q")
         assert missing.value.response["Error"]["Code"] == "AWS.SimpleQueueService.NonExistentQueue"
-        with pytest.raises(sqs.exceptions.UnsupportedOperation):
-            sqs.list_queue_tags(QueueUrl=url)
 
     async with with_a_key() as node:
         await asyncio.to_thread(story, node.port)

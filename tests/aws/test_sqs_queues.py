@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 
 from api.aws import names, sqs_queues
 from api.aws.errors import AwsError
-from api.aws.gaps import GAPS
 from api.aws.sqs_queues import check_attributes, check_name, check_tags
 from storage import codes
 from storage.operations import GetQueue, PutQueue, QueueInfo, Refused
@@ -358,36 +358,227 @@ async def test_a_queue_is_not_created_when_it_is_not_known_whether_it_is_there(s
     assert sqs.gateway.client.asked[-1] == GetQueue("new")
 
 
-@pytest.mark.parametrize("name", sorted(set(GAPS) & sqs_queues.KNOWN - {"VisibilityTimeout"}))
-async def test_attributes_that_are_missing_yet_say_so(sqs_json: Caller, name: str) -> None:
-    values = {
-        "FifoThroughputLimit": "perMessageGroupId",
-        "KmsDataKeyReusePeriodSeconds": "60",
-        "KmsMasterKeyId": "x",
-        "Policy": "{}",
-        "ReceiveMessageWaitTimeSeconds": "1",
-        "RedriveAllowPolicy": '{"redrivePermission":"denyAll"}',
-        "SqsManagedSseEnabled": "true",
+@pytest.mark.parametrize(
+    ("given", "more"),
+    [
+        ({"VisibilityTimeout": "0"}, {}),
+        ({"ReceiveMessageWaitTimeSeconds": "20"}, {}),
+        ({"Policy": '{"Statement": []}'}, {}),
+        ({"SqsManagedSseEnabled": "true"}, {}),
+        ({"KmsMasterKeyId": "alias/a"}, {"KmsDataKeyReusePeriodSeconds": "300"}),
+        ({"KmsMasterKeyId": "alias/a", "KmsDataKeyReusePeriodSeconds": "60"}, {}),
+        ({"RedriveAllowPolicy": '{"redrivePermission":"denyAll"}'}, {}),
+        (
+            {
+                "RedriveAllowPolicy": '{"redrivePermission":"byQueue","sourceQueueArns":'
+                '["arn:aws:sqs:us-east-1:000000000000:a"]}'
+            },
+            {},
+        ),
+    ],
+)
+async def test_what_a_queue_is_told_it_shows_and_is_found_by(
+    sqs: Caller, given: dict[str, str], more: dict[str, str]
+) -> None:
+    before = (await sqs("GetQueueAttributes", QueueUrl="jobs", AttributeNames=["All"]))["Attributes"]
+    await sqs("CreateQueue", QueueName="new", Attributes=given)
+    assert await sqs("CreateQueue", QueueName="new", Attributes=given)
+    shown = (await sqs("GetQueueAttributes", QueueUrl="new", AttributeNames=["All"]))["Attributes"]
+    assert {name: text for name, text in shown.items() if name != "QueueArn"} == {
+        name: text for name, text in (before | given | more).items() if name != "QueueArn"
     }
-    asked = {"QueueName": "new", "Attributes": {name: values[name]}}
-    if name in sqs_queues.CHOICES:
-        asked = {"QueueName": "new.fifo", "Attributes": {name: values[name], "FifoQueue": "true"}}
-    assert await refused(sqs_json, "CreateQueue", **asked) == (
-        400,
-        "AWS.SimpleQueueService.UnsupportedOperation",
-        f"{name} is not supported yet: it needs {GAPS[name]}.",
+    for name in given:
+        differs = {"QueueName": "jobs", "Attributes": {name: given[name]}}
+        assert (await refused(sqs, "CreateQueue", **differs))[1] == "QueueAlreadyExists"
+
+
+async def test_attributes_that_are_only_kept_can_be_taken_back(sqs: Caller) -> None:
+    kms = {"KmsMasterKeyId": "alias/a", "KmsDataKeyReusePeriodSeconds": "60", "Policy": "{}"}
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes=kms)
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes={"SqsManagedSseEnabled": "true", "Policy": ""})
+    shown = (await sqs("GetQueueAttributes", QueueUrl="jobs", AttributeNames=["All"]))["Attributes"]
+    assert (shown["SqsManagedSseEnabled"], "KmsMasterKeyId" in shown, "Policy" in shown) == ("true", False, False)
+    both = {"KmsMasterKeyId": "alias/a", "SqsManagedSseEnabled": "true"}
+    told = await refused(sqs, "SetQueueAttributes", QueueUrl="jobs", Attributes=both)
+    assert told[1:] == (
+        "InvalidAttributeValue",
+        "You can use one type of server-side encryption (SSE) at one time. You can either enable KMS SSE or SQS SSE.",
     )
-    assert (await sqs_json("ListQueues"))["QueueUrls"] == [
-        f"http://127.0.0.1:{sqs_json.gateway.port}/000000000000/jobs"
-    ]
+    policy = '{"a":"' + "x" * 8200 + '"}'
+    told = await refused(sqs, "SetQueueAttributes", QueueUrl="jobs", Attributes={"Policy": policy})
+    assert told[1:] == ("InvalidAttributeValue", "Invalid value for the parameter Policy.")
 
 
-async def test_more_that_is_missing_yet(sqs: Caller) -> None:
-    for asked, what in (
-        ({"QueueName": "q", "Attributes": {"VisibilityTimeout": "0"}}, "VisibilityTimeout"),
-        ({"QueueName": "q", "tags": {"a": "b"}}, "Tags"),
+async def test_a_dead_letter_queue_chooses_its_sources(sqs: Caller) -> None:
+    dead = "arn:aws:sqs:us-east-1:000000000000:dead"
+    policy = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": 3})
+    allow = json.dumps({"redrivePermission": "byQueue", "sourceQueueArns": [ARN + "friend"]})
+    await sqs("CreateQueue", QueueName="dead", Attributes={"RedriveAllowPolicy": allow})
+    await sqs("CreateQueue", QueueName="friend", Attributes={"RedrivePolicy": policy})
+    for action, asked in (("CreateQueue", {"QueueName": "other"}), ("SetQueueAttributes", {"QueueUrl": "jobs"})):
+        assert await refused(sqs, action, **asked, Attributes={"RedrivePolicy": policy}) == (
+            400,
+            "InvalidParameterValue",
+            "The RedriveAllowPolicy of the dead letter queue does not allow this source queue.",
+        )
+    deny = json.dumps({"redrivePermission": "denyAll"})
+    await sqs("SetQueueAttributes", QueueUrl="dead", Attributes={"RedriveAllowPolicy": deny})
+    await sqs("SetQueueAttributes", QueueUrl="friend", Attributes={"DelaySeconds": "1"})
+    assert (await refused(sqs, "SetQueueAttributes", QueueUrl="jobs", Attributes={"RedrivePolicy": policy}))[0] == 400
+    allow_all = json.dumps({"redrivePermission": "allowAll"})
+    await sqs("SetQueueAttributes", QueueUrl="dead", Attributes={"RedriveAllowPolicy": allow_all})
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes={"RedrivePolicy": policy})
+
+
+async def test_throughput_by_group_needs_the_scope_of_a_group(sqs: Caller) -> None:
+    high = {"FifoThroughputLimit": "perMessageGroupId", "DeduplicationScope": "messageGroup"}
+    await sqs("CreateQueue", QueueName="q.fifo", Attributes={"FifoQueue": "true", **high})
+    shown = await sqs("GetQueueAttributes", QueueUrl="q.fifo", AttributeNames=[*high])
+    assert shown["Attributes"] == high
+    for attributes in ({"DeduplicationScope": "queue"}, high | {"DeduplicationScope": "queue"}):
+        told = await refused(sqs, "SetQueueAttributes", QueueUrl="q.fifo", Attributes=attributes)
+        assert told[1] == "InvalidAttributeValue"
+        assert told[2].startswith("The FifoThroughputLimit attribute can be set to perMessageGroupId only")
+    low = {"FifoThroughputLimit": "perQueue", "DeduplicationScope": "queue"}
+    await sqs("SetQueueAttributes", QueueUrl="q.fifo", Attributes=low)
+    shown = await sqs("GetQueueAttributes", QueueUrl="q.fifo", AttributeNames=[*high])
+    assert shown["Attributes"] == low
+
+
+async def test_a_receive_that_does_not_say_waits_as_long_as_the_queue(sqs: Caller) -> None:
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes={"ReceiveMessageWaitTimeSeconds": "20"})
+    client = sqs.gateway.client
+    waiting = asyncio.create_task(sqs("ReceiveMessage", QueueUrl="jobs"))
+    await client.waiting.wait()
+    assert not (await sqs("ReceiveMessage", QueueUrl="jobs", WaitTimeSeconds=0)).get("Messages")
+    await sqs("SendMessage", QueueUrl="jobs", MessageBody="a")
+    assert [message["Body"] for message in (await waiting)["Messages"]] == ["a"]
+
+
+async def test_with_no_visibility_timeout_a_message_is_there_again_at_once(sqs: Caller) -> None:
+    await sqs("SetQueueAttributes", QueueUrl="jobs", Attributes={"VisibilityTimeout": "0"})
+    await sqs("SendMessage", QueueUrl="jobs", MessageBody="a")
+    for count in ("1", "2"):
+        (got,) = (await sqs("ReceiveMessage", QueueUrl="jobs", AttributeNames=["All"]))["Messages"]
+        assert got["Attributes"]["ApproximateReceiveCount"] == count
+        sqs.gateway.client.pass_time(0)
+
+
+# --- tags -------------------------------------------------------------------------------------------------------------
+
+
+async def test_tags_are_put_on_and_taken_off(sqs: Caller) -> None:
+    await sqs("CreateQueue", QueueName="new", tags={"team": "sails", "colour": ""})
+    await sqs("TagQueue", QueueUrl="new", Tags={"team": "oars", "größe": "ü"})
+    assert (await sqs("ListQueueTags", QueueUrl="new"))["Tags"] == {"team": "oars", "colour": "", "größe": "ü"}
+    await sqs("SetQueueAttributes", QueueUrl="new", Attributes={"DelaySeconds": "1"})
+    await sqs("UntagQueue", QueueUrl="new", TagKeys=["colour", "none"])
+    assert (await sqs("ListQueueTags", QueueUrl="new"))["Tags"] == {"team": "oars", "größe": "ü"}
+    native = await asking.ask(sqs.gateway, "GET", "/v1/queues/new")
+    assert native["settings"]["tags"] == {"team": "oars", "größe": "ü"}
+    assert "Tags" not in await sqs("ListQueueTags", QueueUrl="jobs")
+
+
+async def test_tags_that_cannot_be(sqs: Caller) -> None:
+    await sqs("TagQueue", QueueUrl="jobs", Tags={str(number): "x" for number in range(49)})
+    invalid = "InvalidParameterValue"
+    for tags, said in (
+        ({"a": "b", "c": "d"}, "Too many tags added for queue jobs."),
+        ({"aws:a": "b"}, "Tag keys beginning with 'aws:' are reserved for internal use."),
+        ({"x" * 129: "b"}, "Tag keys must be between 1 and 128 characters in length."),
+        ({"a": "x" * 257}, "Tag values must be between 0 and 256 characters in length."),
     ):
-        assert (await refused(sqs, "CreateQueue", **asked))[2].startswith(f"{what} is not supported yet")
+        assert await refused(sqs, "TagQueue", QueueUrl="jobs", Tags=tags) == (400, invalid, said)
+    assert len((await sqs("ListQueueTags", QueueUrl="jobs"))["Tags"]) == 49
+    for action, asked in (("TagQueue", {"Tags": {}}), ("UntagQueue", {"TagKeys": []})):
+        assert (await refused(sqs, action, QueueUrl="jobs", **asked))[1] == "MissingParameter"
+    for action, asked in (
+        ("TagQueue", {"Tags": {"a": "b"}}),
+        ("UntagQueue", {"TagKeys": ["a"]}),
+        ("ListQueueTags", {}),
+        ("AddPermission", {"Label": "l", "AWSAccountIds": ["1" * 12], "Actions": ["*"]}),
+        ("RemovePermission", {"Label": "l"}),
+    ):
+        told = await refused(sqs, action, QueueUrl="nope", **asked)
+        assert told[1] == "AWS.SimpleQueueService.NonExistentQueue"
+    huge = {f"{number:02d}" + "ü" * 100: "ü" * 256 for number in range(40)}
+    assert (await refused(sqs, "CreateQueue", QueueName="new", tags=huge))[1] == "OverLimit"
+
+
+# --- permissions ------------------------------------------------------------------------------------------------------
+
+
+async def test_permissions_become_statements_of_the_policy(sqs: Caller) -> None:
+    one = {"Label": "one", "AWSAccountIds": ["1" * 12], "Actions": ["SendMessage"]}
+    await sqs("AddPermission", QueueUrl="jobs", **one)
+    two = {"Label": "two", "AWSAccountIds": ["1" * 12, "2" * 12], "Actions": ["ReceiveMessage", "GetQueueUrl"]}
+    await sqs("AddPermission", QueueUrl="jobs", **two)
+
+    async def policy() -> Any:
+        shown = await sqs("GetQueueAttributes", QueueUrl="jobs", AttributeNames=["Policy"])
+        return json.loads(shown.get("Attributes", {}).get("Policy", "null"))
+
+    arn = "arn:aws:sqs:us-east-1:000000000000:jobs"
+    assert await policy() == {
+        "Version": "2008-10-17",
+        "Id": f"{arn}/SQSDefaultPolicy",
+        "Statement": [
+            {
+                "Sid": "one",
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:aws:iam::{'1' * 12}:root"},
+                "Action": "SQS:SendMessage",
+                "Resource": arn,
+            },
+            {
+                "Sid": "two",
+                "Effect": "Allow",
+                "Principal": {"AWS": [f"arn:aws:iam::{'1' * 12}:root", f"arn:aws:iam::{'2' * 12}:root"]},
+                "Action": ["SQS:ReceiveMessage", "SQS:GetQueueUrl"],
+                "Resource": arn,
+            },
+        ],
+    }
+    again = await refused(sqs, "AddPermission", QueueUrl="jobs", **one)
+    assert again[1:] == (
+        "InvalidParameterValue",
+        "Value one for parameter Label is invalid. Reason: Already exists.",
+    )
+    await sqs("RemovePermission", QueueUrl="jobs", Label="one")
+    assert [each["Sid"] for each in (await policy())["Statement"]] == ["two"]
+    gone = await refused(sqs, "RemovePermission", QueueUrl="jobs", Label="one")
+    assert gone[2] == "Value one for parameter Label is invalid. Reason: can't find label."
+    await sqs("RemovePermission", QueueUrl="jobs", Label="two")
+    assert await policy() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({"Label": "a b"}, "InvalidParameterValue", "Value a b for parameter Label"),
+        ({"AWSAccountIds": ["1"]}, "InvalidParameterValue", "Value 1 for parameter PrincipalId is invalid"),
+        ({"AWSAccountIds": []}, "MissingParameter", "The request must contain the parameter PrincipalId"),
+        ({"Actions": []}, "MissingParameter", "The request must contain the parameter Actions"),
+        ({"Actions": ["DeleteQueue"]}, "InvalidParameterValue", "Value SQS:DeleteQueue for parameter ActionName"),
+        ({"Actions": ["*"] * 8}, "OverLimit", "8 Actions were found, maximum allowed is 7."),
+    ],
+)
+async def test_permissions_that_cannot_be(sqs: Caller, change: dict[str, Any], code: str, said: str) -> None:
+    asked = {"Label": "l", "AWSAccountIds": ["1" * 12], "Actions": ["*"]} | change
+    told = await refused(sqs, "AddPermission", QueueUrl="jobs", **asked)
+    assert told[1] == code
+    assert told[2].startswith(said)
+
+
+async def test_a_policy_of_any_form_is_added_to(sqs_json: Caller) -> None:
+    for policy in ('{"Statement": {"Sid": "x"}}', '{"Statement": ["odd", {"Sid": 7}]}', '{"Statement": null}'):
+        await sqs_json("SetQueueAttributes", QueueUrl="jobs", Attributes={"Policy": policy})
+        asked = {"QueueUrl": "jobs", "Label": "l", "AWSAccountIds": ["1" * 12], "Actions": ["*"]}
+        await sqs_json("AddPermission", **asked)
+        await sqs_json("RemovePermission", QueueUrl="jobs", Label="l")
+
+
+# --- kinds ------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_fifo_queue_shows_what_it_was_told(sqs: Caller) -> None:
@@ -431,7 +622,6 @@ async def test_attributes_are_changed_and_the_others_stay(sqs: Caller) -> None:
         ({"FifoQueue": "true"}, "InvalidAttributeName"),
         ({"QueueArn": "a"}, "InvalidAttributeName"),
         ({"VisibilityTimeout": "-1"}, "InvalidAttributeValue"),
-        ({"Policy": "{}"}, "AWS.SimpleQueueService.UnsupportedOperation"),
     ):
         assert (await refused(sqs, "SetQueueAttributes", QueueUrl="jobs", Attributes=attributes))[:2] == (400, code)
     assert (await refused(sqs, "SetQueueAttributes", QueueUrl="nope", Attributes={"DelaySeconds": "1"}))[0] == 400

@@ -84,3 +84,28 @@ def test_consumers_that_wait_are_counted_and_cost_the_log_nothing() -> None:
     assert isinstance(told, PartyList)
     assert told.waiting == [2]
     assert told.parties[0].seen_ms
+
+
+def test_a_receive_that_does_not_say_waits_as_long_as_its_queue() -> None:
+    trio = ready(QueueSettings(wait_ms=5000), 1)
+    assert isinstance(trio.do(Receive("q", 1, 0, 1, -1)), Received)
+    asked = trio.ask(Receive("q", 1, 0, 2, -1))
+    assert written(trio, 4.5) == 0
+    assert trio.answer(asked) is None
+    trio.run(1.0)
+    assert trio.answer(asked) == Received(2, 0, [])
+    trio.do(PutQueue("q", QueueSettings()))
+    asked = trio.ask(Receive("q", 1, 0, 3, -1))
+    trio.run(0.1)
+    assert trio.answer(asked) == Received(3, 0, [])
+
+
+def test_a_queue_without_leases_gives_its_messages_again_and_again() -> None:
+    trio = ready(QueueSettings(lease_ms=0), 1)
+    attempts = []
+    for token in range(1, 4):
+        outcome = trio.do(Receive("q", 1, 0, token))
+        assert isinstance(outcome, Received)
+        attempts += [delivery.attempt for delivery in outcome.deliveries]
+        trio.run(0.1)
+    assert attempts == [1, 2, 3]

@@ -500,6 +500,10 @@ class Naive:
         taker = self.queues.get(settings.dead_letter_queue or "")
         if taker is not None and taker.settings.fifo != settings.fifo:
             return Refused(codes.DEAD_LETTER_KIND)
+        is_new = queue is None or queue.settings.dead_letter_queue != settings.dead_letter_queue
+        sources = None if taker is None else taker.settings.dead_letters_from
+        if is_new and sources is not None and operation.queue not in sources:
+            return Refused(codes.DEAD_LETTER_DENIED)
         if queue is not None:
             queue.settings, queue.changed_ms = settings, self.now_ms
             if settings.rate is None:

@@ -388,3 +388,29 @@ def test_the_same_log_gives_the_same_state(shard: Shard) -> None:
 def test_every_refusal_has_a_code_that_is_listed() -> None:
     constants = {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, str)}
     assert constants == codes.CODES
+
+
+def test_a_dead_letter_queue_chooses_whose_messages_it_takes(shard: Shard) -> None:
+    shard.do(PutQueue("dead", QueueSettings(dead_letters_from=["friend"])))
+    wish = QueueSettings(dead_letter_queue="dead", attempts_max=1)
+    assert shard.do(PutQueue("q", wish)) == Refused(codes.DEAD_LETTER_DENIED)
+    assert shard.do(PutQueue("friend", wish)) == QueuePut(created=True, changed=True)
+    shard.do(PutQueue("dead", QueueSettings(dead_letters_from=[])))
+    assert shard.do(PutQueue("new", wish)) == Refused(codes.DEAD_LETTER_DENIED)
+    later = QueueSettings(dead_letter_queue="dead", attempts_max=2)
+    assert shard.do(PutQueue("friend", later)) == QueuePut(created=False, changed=True), "it was let in before"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        QueueSettings(tags={"": "x"}),
+        QueueSettings(tags={str(number): "" for number in range(51)}),
+        QueueSettings(sqs={"Policy": "x" * 13_000}),
+        QueueSettings(dead_letters_from=["no name"]),
+        QueueSettings(dead_letters_from=["q"] * 101),
+        QueueSettings(wait_ms=20_001),
+    ],
+)
+def test_settings_that_the_rules_cannot_work_with(shard: Shard, settings: QueueSettings) -> None:
+    assert shard.do(PutQueue("q", settings)) == Refused(codes.MALFORMED)

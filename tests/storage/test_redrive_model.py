@@ -46,15 +46,16 @@ class Redriving(Life):
     def begin(self, fair: bool) -> None:
         self.prepare(queues_max=5)
         for name in ("dead", "dead.fifo", *FAILING):
-            self.put(name, 0, fair)
+            self.put(name, 0, fair, None)
 
-    @rule(queue=QUEUES, room=ROOM, fair=st.booleans())
-    def put(self, queue: str, room: int, fair: bool) -> None:
+    @rule(queue=QUEUES, room=ROOM, fair=st.booleans(), sources=st.sampled_from([None, None, None, [], ["a", "c"]]))
+    def put(self, queue: str, room: int, fair: bool, sources: list[str] | None) -> None:
         """NB: groups learn of new limits by pulses."""
         self.propose()
         chosen = FAILING.get(queue, {"fifo": queue.endswith(".fifo")})
         attempts, room = (1, room) if queue in FAILING else (0, 0)
-        self.add(1, PutQueue(queue, QueueSettings(attempts_max=attempts, messages_max=room, fair=fair, **chosen)))
+        limits = {"attempts_max": attempts, "messages_max": room, "dead_letters_from": sources}
+        self.add(1, PutQueue(queue, QueueSettings(fair=fair, **limits, **chosen)))
         self.pulses(0, 3)
 
     @rule(
@@ -146,4 +147,4 @@ class Redriving(Life):
 
 
 TestRedriving = Redriving.TestCase
-TestRedriving.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRedriving.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)

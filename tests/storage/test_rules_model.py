@@ -41,7 +41,7 @@ from tests.storage.naive_redrive import FILTERS, RATES
 MINUTE_MS = 60_000
 BODIES = st.tuples(st.sampled_from([b"", b"a", b"bb", b"content", b'{"k":1}']), st.sampled_from([b"", b"", b"\x80"]))
 ORDINARY = {
-    "lease_ms": st.sampled_from([1000, 5000]),
+    "lease_ms": st.sampled_from([1000, 5000, 1000, 5000, 0]),
     "attempts_max": st.sampled_from([0, 1, 2]),
     "backoff": st.sampled_from([None, Backoff("fixed", 500, 500, 0), Backoff("exponential", 300, 1000, 0)]),
     "retention_ms": st.sampled_from([MINUTE_MS, 10 * MINUTE_MS]),
