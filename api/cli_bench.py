@@ -21,6 +21,7 @@ _positive = validators.Number(gte=1)
 
 bench = App(name="bench", help_format="markdown", default_parameter=Parameter(negative=""))
 bench.command("api.cli_failover:failover", name="failover")
+bench.command("api.cli_bench_sqs:sqs", name="sqs")
 
 
 @bench.default

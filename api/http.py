@@ -45,7 +45,7 @@ def application(client: Client, settings: HttpSettings) -> web.Application:
     app[metrics.CACHE] = metrics.Cache()
     for face in (
         *(rest, addressing, transactions, redrive, topics, schedules, parties),
-        *(members, keys, seed, health, metrics, openapi),
+        *(members, keys, seed, health, metrics, openapi, endpoint),
     ):
         app.add_routes(face.ROUTES)
     return app

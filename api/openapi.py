@@ -309,6 +309,7 @@ OPERATIONS: tuple[_Operation, ...] = (
     ("get", "/messages", "All messages in the queue", None, {200: "SeedPage"}, [_AFTER_ID, _LIMIT]),
     ("post", "/ack_message", "A received message is done", "SeedAck", {200: "SeedAcked"}, [_KEY]),
     ("get", "/", "Where to look", None, {200: "Anything"}, []),
+    ("post", "/", "SQS, in the protocols of AWS: see docs/sqs.md", None, {200: "Anything"}, []),
     ("get", "/healthz", "Whether this node is alive", None, {200: "Health"}, []),
     ("get", "/readyz", "Whether this node is fit for work", None, {200: "Health", 503: "Health"}, [_VERBOSE]),
     ("get", "/metrics", "What is measured on this node, in Prometheus's text format", None, {200: None}, []),

@@ -160,6 +160,7 @@ ROUTES: dict[tuple[str, str], Right] = {
     ("POST", "/v1/keys"): Right.ADMINISTER,
     ("GET", "/v1/keys/{key}"): Right.ADMINISTER,
     ("DELETE", "/v1/keys/{key}"): Right.ADMINISTER,
+    ("POST", "/"): Right.ADMINISTER,  # what is not for SQS or SNS, which have rights of their own
     ("POST", "/send_message"): Right.SEND,
     ("GET", "/receive_message"): Right.RECEIVE,
     ("GET", "/messages"): Right.RECEIVE,

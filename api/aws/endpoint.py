@@ -199,3 +199,12 @@ def _submit(request: web.Request, grant: Grant, service: str, action: str) -> Su
 
 _UNKEPT = (codes.IDEMPOTENCY_WINDOW_FULL, codes.IDEMPOTENCY_MISMATCH)
 """Why a repetition cannot be recognised: too many calls are remembered, or the client has named two of them alike."""
+
+
+async def _for_nobody(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPMethodNotAllowed(request.method, ["GET"])
+
+
+ROUTES = (web.post("/", _for_nobody),)
+"""Where SDKs post to. A request for a path that is no route costs aiohttp half as much again: `face` answers all that
+are for AWS, whatever their path, and leaves nothing here but what is for nobody."""

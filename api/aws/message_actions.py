@@ -56,6 +56,7 @@ _, WAIT_S_MAX = INTEGERS["ReceiveMessageWaitTimeSeconds"]
 RECEIVE_MAX = 10
 _MS = 1000
 _PLAIN = Options()
+_NONE = (None, None, None)
 _NOTHING = About()
 
 
@@ -82,6 +83,8 @@ async def send_message(call: Call, wish: shapes.SendMessage) -> shapes.Sent:
 
 def _options(queue: str, wish: shapes.Sendable) -> Options:
     """When, and in which order, a message is delivered; what it may say of that depends on the kind of its queue."""
+    if (wish.delay_seconds, wish.message_group_id, wish.message_deduplication_id) == _NONE and not is_fifo(queue):
+        return _PLAIN
     delay_s = wish.delay_seconds
     check_range(delay_s, "DelaySeconds", 0, DELAY_S_MAX, f"DelaySeconds must be >= 0 and <= {DELAY_S_MAX}.")
     check_fifo_id("MessageGroupId", wish.message_group_id)
@@ -166,7 +169,7 @@ async def _send_all(
     while waiting:
         block = encode_block([messages[entry_id][0][:2] for entry_id in waiting])
         runs = [Run(1, messages[entry_id][1]) for entry_id in waiting]
-        plain = all(run.options == _PLAIN for run in runs)
+        plain = all(run.options is _PLAIN for run in runs)
         operation = Send(queue, len(waiting), [] if plain else runs)
         outcome = (await call.submit(operation, block, call.once(f"{queue} {len(waiting)}"))).outcome
         if isinstance(outcome, Sent):

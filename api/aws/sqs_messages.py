@@ -27,7 +27,7 @@ BODY_ENCODING = "body_encoding"
 """The attribute that says `base64` of a body that SQS cannot carry as it is: bytes, or text with control characters."""
 
 _LEGAL_BYTES = bytes({*range(256)} - {*range(0x20)} | {0x09, 0x0A, 0x0D})
-_ILLEGAL_ENDS = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")
+_FFFE, _FFFF = b"\xef\xbf\xbe", b"\xef\xbf\xbf"
 """U+FFFE and U+FFFF, the only characters beyond the control characters that XML does not have."""
 _ILLEGAL = (
     "Invalid characters found. Valid unicode characters are "
@@ -42,7 +42,9 @@ _TRACE = "AWSTraceHeader"
 def is_legal(encoded: bytes | memoryview) -> bool:
     """Whether UTF-8 text has only characters that XML 1.0 has."""
     data = bytes(encoded)
-    return not data.translate(None, _LEGAL_BYTES) and not any(end in data for end in _ILLEGAL_ENDS)
+    if data.translate(None, _LEGAL_BYTES):
+        return False
+    return data.isascii() or (_FFFE not in data and _FFFF not in data)
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def incoming(
     """A message as its consumer sees it. `system` is what the cluster knows of it."""
     body, properties = _body(part)
     message = shapes.Message(
-        message_id=message_id, receipt_handle=receipt_handle, md5_of_body=md5_of_body(body.encode()), body=body
+        message_id=message_id, receipt_handle=receipt_handle, md5_of_body=md5_of_body(body), body=body.decode()
     )
     if properties.attributes and (choice.names or choice.prefixes):
         picked = choice.of_sender(show(properties.attributes, properties.types))
@@ -229,14 +231,15 @@ def incoming(
     return message
 
 
-def _body(part: Part) -> tuple[str, Properties]:
+def _body(part: Part) -> tuple[bytes, Properties]:
     """The body as SQS can carry it, and the properties, with a word about the body if it is encoded."""
     properties = decode_properties(part.properties) if part.body_bytes != len(part.data) else NONE
-    if not properties.binary and is_legal(part.body):
-        return str(part.body, "utf-8"), properties
+    body = bytes(part.body)
+    if not properties.binary and is_legal(body):
+        return body, properties
     attributes = {BODY_ENCODING: "base64"} | properties.attributes
     told = Properties(properties.binary, attributes, properties.types, properties.system)
-    return base64.b64encode(part.body).decode(), told
+    return base64.b64encode(body), told
 
 
 def _carried(attribute: Attribute) -> Attribute:
