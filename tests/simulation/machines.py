@@ -53,6 +53,8 @@ RESTART_S = (0.3, 1.5)
 """How soon a node that has ended is started again, as systemd would."""
 HOP_S = (0.0001, 0.0005)
 """From a client to a gateway, or back."""
+LINE_MAX = 240
+"""Characters of a line of the transcript."""
 DRAIN_S = 20.0
 """How long a stopping gateway waits for what it was asked."""
 BESIDE = ("read_note", "write_note", "remove_note", "read_members", "write_members", "set_aside")
@@ -238,10 +240,10 @@ class World:
             self.say(process.name, event.pop("event") + "".join(f" {key}={value}" for key, value in event.items()))
         raise structlog.DropEvent
 
-    def say(self, who: str, text: str) -> None:
-        """A line of the transcript."""
+    def say(self, who: str, text: str, subject: object = "") -> None:
+        """A line of the transcript: a text, and what it speaks of."""
         if self._log is not None:
-            self._log(who, text)
+            self._log(who, f"{text}{subject}"[:LINE_MAX])
 
     @property
     def present(self) -> Process:
@@ -504,12 +506,15 @@ class World:
 
         async def submit(client: Client) -> Reply:
             session, seq = client._session, client._seq + 1
+            self.say(f"{name} gateway", f"{seq} is asked: ", operation)
             try:
                 reply = await client.submit(operation, block, timeout_ms=timeout_ms)
             except ClusterTrouble as trouble:
+                self.say(f"{name} gateway", f"{seq} is {trouble.outcome}: {trouble}")
                 if trouble.outcome == "not_done" and client._seq >= seq:
                     self.oracle.denied(session, seq)
                 raise
+            self.say(f"{name} gateway", f"{seq} is answered: ", reply.outcome)
             self.oracle.answered(session, seq, operation, reply)
             return reply
 
