@@ -43,7 +43,8 @@ class Request(NamedTuple):
 class Face(Protocol):
     """An API by which the queue is used. `urls` are the nodes, `kind` is the content type.
 
-    exact: a message that comes twice while it is leased is a broken promise.
+    exact: a message that comes twice while it is leased is a broken promise, and so is an error of the server. What is
+    not exact is asked again instead, and only what it answers counts.
     """
 
     name: str
@@ -254,6 +255,8 @@ class _Run:
             connection = self._open[number] = await Connection.open(url)
         began_s = time.perf_counter()
         answer = await connection.request("POST", request.path, request.content, self._face.kind, request.headers)
+        if answer.status >= 500 and not self._face.exact:
+            return await self._ask(number, request)
         self._measured.took_s.append(time.perf_counter() - began_s)
         self._measured.requests += 1
         if not 200 <= answer.status < 300:
