@@ -41,6 +41,8 @@ _SCOPE_NAMES = {on: scope for scope, on in SCOPES.items()}
 _ATTRIBUTES, _BODY = SCOPES
 LOOKS_MAX = 20
 """Queries by which one page of all topics' subscriptions is found; if they do not fill it, it is a short one."""
+SCAN_MAX = 1000
+"""Topics that are looked at in one query."""
 
 
 async def subscribe(call: Call, wish: shapes.Subscribe) -> shapes.SubscriptionArn:
@@ -173,7 +175,7 @@ async def list_subscriptions(call: Call, wish: shapes.ListSubscriptions) -> shap
             return _page(found, token(topic, found[-1].name))
     while True:
         looks -= 1
-        outcome = await do(call, ListTopics(topic))
+        outcome = await do(call, ListTopics(topic, SCAN_MAX))
         assert isinstance(outcome, TopicList)
         if not outcome.topics:
             return _page(found, None)

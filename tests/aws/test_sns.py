@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,10 +14,11 @@ import pytest
 from api.aws import subscription_actions
 from api.aws.protocols import SNS
 from api.aws.sns_calls import PAGE, REFUSALS
+from cluster.client import Reply
 from cluster.replica import STORE_FULL
 from storage import codes
-from storage.operations import Keyed, Refused
-from storage.topic_operations import Publish, PutSubscription, PutTopic
+from storage.operations import Keyed, Operation, Refused
+from storage.topic_operations import ListSubscriptions, Publish, PutSubscription, PutTopic
 from tests.api import asking
 from tests.api.fake_client import gateway, unknown
 from tests.aws import models
@@ -195,15 +198,25 @@ async def test_what_cannot_be_subscribed(aws: Aws) -> None:
         assert (await refused(aws.sns, "Subscribe", **asked))[1] == "InvalidParameter"
 
 
-async def test_a_subscription_that_others_change_at_the_same_time_keeps_their_change(aws: Aws) -> None:
-    arn = await aws.subscribe()
-    name = arn.rpartition(":")[2]
-    found = await subscription_actions._find(_call(aws), "news", name)
-    await aws.sns(
-        "SetSubscriptionAttributes", SubscriptionArn=arn, AttributeName="RawMessageDelivery", AttributeValue="true"
-    )
-    stale = PutSubscription("news", name, "jobs", filter='{"a": [1]}', enveloped=True, instead_of=found.version)
-    assert (await aws.sns.gateway.client.submit(stale, timeout_ms=1)).outcome == Refused(codes.SUBSCRIPTION_CHANGED)
+async def test_a_subscription_that_others_change_at_the_same_time_keeps_their_change(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arn, client = await aws.subscribe(), aws.sns.gateway.client
+    name, submit = arn.rpartition(":")[2], client.submit
+
+    async def overtaken(operation: Operation, block: bytes = b"", *, timeout_ms: int) -> Reply:
+        reply = await submit(operation, block, timeout_ms=timeout_ms)
+        if isinstance(operation, ListSubscriptions):
+            monkeypatch.undo()
+            await submit(PutSubscription("news", name, "jobs", enveloped=False), timeout_ms=timeout_ms)
+        return reply
+
+    monkeypatch.setattr(client, "submit", overtaken)
+    asked = {"SubscriptionArn": arn, "AttributeName": "FilterPolicy", "AttributeValue": '{"a": ["b"]}'}
+    assert (await refused(aws.sns, "SetSubscriptionAttributes", **asked))[:2] == (503, "ServiceUnavailable")
+    await aws.sns("SetSubscriptionAttributes", **asked)  # as SDKs do
+    shown = (await aws.sns("GetSubscriptionAttributes", SubscriptionArn=arn))["Attributes"]
+    assert (shown["RawMessageDelivery"], shown["FilterPolicy"]) == ("true", '{"a": ["b"]}')
 
 
 def _call(aws: Aws) -> Any:
@@ -244,7 +257,11 @@ async def test_lists_are_told_by_pages(aws: Aws, monkeypatch: pytest.MonkeyPatch
     assert pages >= 6
     assert await walk("ListSubscriptionsByTopic", TopicArn=NEWS) == (every[:3], 2)
     monkeypatch.setattr(subscription_actions, "LOOKS_MAX", 2)
-    assert (await walk("ListSubscriptions"))[0] == every
+    monkeypatch.setattr(subscription_actions, "SCAN_MAX", 1)
+    before = len(aws.sns.gateway.client.asked)
+    found, pages = await walk("ListSubscriptions")
+    assert found == every
+    assert len(aws.sns.gateway.client.asked) - before <= 3 * pages, "no page takes long"
     for action, token in (("ListTopics", "%"), ("ListSubscriptions", "bmV3cw==")):
         assert (await refused(aws.sns, action, NextToken=token))[1] == "InvalidParameter"
 
@@ -434,3 +451,15 @@ async def test_a_cluster_that_cannot_answer_is_told_as_sdks_expect_it(aws: Aws) 
         wanted = models.service("sns").operation_model(action).input_shape.members
         asked = {name: value for name, value in given.items() if name in wanted}
         assert (await refused(aws.sns, action, **asked))[:2] == (503, "ServiceUnavailable"), action
+
+
+# --- the documentation ------------------------------------------------------------------------------------------------
+
+
+async def test_the_example_of_the_documentation_does_what_it_says(aws: Aws) -> None:
+    page = (Path(__file__).parents[2] / "docs/sns.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    assert "http://127.0.0.1:7700" in code
+    code = code.replace("http://127.0.0.1:7700", f"http://127.0.0.1:{aws.sns.gateway.port}")
+    await asyncio.to_thread(exec, compile(code, "docs/sns.md", "exec"), {})
+    assert await aws.bodies("invoices") == ["one sloop"]
