@@ -141,10 +141,9 @@ async def set_subscription_attributes(call: Call, wish: shapes.SetSubscriptionAt
 
 
 async def _find(call: Call, topic: str, name: str) -> SubscriptionInfo:
-    before = name[:-1] + chr(ord(name[-1]) - 1) + "\x7f"  # nothing comes between this and the name
-    outcome = await do(call, ListSubscriptions(topic, before, 1))
+    outcome = await do(call, ListSubscriptions(topic, only=name))
     assert isinstance(outcome, SubscriptionList)
-    if not outcome.subscriptions or outcome.subscriptions[0].name != name:
+    if not outcome.subscriptions:
         raise no_subscription()
     return outcome.subscriptions[0]
 
