@@ -308,8 +308,7 @@ def encode_batch(
 
     place: where each stands. trace: attributes that a message without a trace of its own gets, see `api.tracing`.
     """
-    if trace:
-        carry(trace, batch)
+    carry(trace or {}, batch)
     places = [place.format(position=position) for position in range(len(batch))]
     block = encode_block(encode_message(message, at) for message, at in zip(batch, places, strict=True))
     return read_runs(batch, places), block

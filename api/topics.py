@@ -17,6 +17,7 @@ from api.problem import BATCH_PLACE, SERVER, Problem, invalid, refused
 from api.request import Wish, answer, check_queue, choice, integer, read, read_either, too_large
 from api.rest import ENVELOPE_BYTES, MESSAGE_ID_MAX, Batch, query, submit
 from api.times import timestamp
+from api.tracing import carry, trace_of
 from storage import codes
 from storage.block import encode_block
 from storage.limits import OPERATION_BYTES_MAX
@@ -287,6 +288,7 @@ async def publish(request: web.Request) -> web.Response:
     """Publish one message or a batch, all or none; or say what would become of them."""
     topic, is_dry_run = _name(request, "topic"), choice(request, "dry_run", "false", "true") == "true"
     batch, place = await _publications(request)
+    carry(trace_of(request), batch)
     places = [place.format(position=position) for position in range(len(batch))]
     keys = [_routing_key(each.routing_key, f"{at}.routing_key") for each, at in zip(batch, places, strict=True)]
     encoded = [

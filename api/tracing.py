@@ -27,6 +27,8 @@ def trace_of(request: web.Request) -> dict[str, str]:
 
 def carry(trace: Mapping[str, str], messages: Iterable[MessageIn | PackedMessageIn]) -> None:
     """Have the trace go along with messages that name none of their own, and have room for it."""
+    if not trace:
+        return
     for message in messages:
         given = {} if message.attributes is msgspec.UNSET else message.attributes
         if TRACEPARENT not in given and len(given) + len(trace) <= ATTRIBUTES_MAX:

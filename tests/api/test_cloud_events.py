@@ -40,6 +40,13 @@ async def test_a_trace_goes_along_with_every_message_that_names_none(node: Gatew
     assert seen[2:] == [{"b": 1, "traceparent": PARENT}, {"traceparent": own}]
 
 
+async def test_a_trace_goes_along_with_what_is_published(node: Gateway) -> None:
+    await ask(node, "PUT", "/v1/topics/shop", {})
+    await ask(node, "PUT", "/v1/topics/shop/subscriptions/all", {"queue": "jobs"})
+    await ask(node, "POST", "/v1/topics/shop/messages", {"body": "a"}, traceparent=PARENT)
+    assert (await received(node))[0]["attributes"] == {"traceparent": PARENT}
+
+
 @pytest.mark.parametrize(
     "parent",
     [
