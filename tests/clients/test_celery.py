@@ -12,14 +12,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
-from kombu import Connection, Consumer, Message, Producer, Queue
+from kombu import Connection, Consumer, Exchange, Message, Producer, Queue
 
 from tests.clients import tasks
 from tests.clients.conftest import Key
@@ -156,3 +156,40 @@ async def test_kombu_alone_publishes_receives_acks_and_requeues(cluster: Cluster
 
     assert sorted(await asyncio.to_thread(story)) == sorted(sent)
     assert await admin.messages("n3", "kombu-jobs") == 0
+
+
+async def test_kombu_broadcasts_to_every_worker_through_sns(cluster: Cluster, admin: Key) -> None:
+    """As Celery's `Broadcast` does it: a fanout exchange is a topic, to which each worker's own queue is subscribed."""
+    key = await admin.make("n1", "manager", queues="cast-*")
+    sent = [f"news {number}" for number in range(5)]
+
+    def story() -> dict[str, list[str]]:
+        options = tasks.app.conf.broker_transport_options | {
+            "queue_name_prefix": "cast-",
+            "wait_time_seconds": 1,
+            "supports_fanout": True,
+        }
+        exchange, received = Exchange("news", type="fanout"), {"one": list[str](), "two": list[str]()}
+
+        def handler(name: str) -> Callable[[str, Message], None]:
+            def handle(body: str, message: Message) -> None:
+                received[name].append(body)
+                message.ack()
+
+            return handle
+
+        with (
+            Connection(broker(cluster, "n1", key), transport_options=options) as sending,
+            Connection(broker(cluster, "n2", key), transport_options=options) as receiving,
+            Consumer(receiving.channel(), [Queue("one", exchange)], callbacks=[handler("one")]),
+            Consumer(receiving.channel(), [Queue("two", exchange)], callbacks=[handler("two")]),
+        ):
+            producer = Producer(sending.channel(), exchange)
+            for body in sent:
+                producer.publish(body)
+            while min(map(len, received.values())) < len(sent):
+                receiving.drain_events(timeout=10)
+        return received
+
+    received = await asyncio.to_thread(story)
+    assert {name: sorted(bodies) for name, bodies in received.items()} == {"one": sent, "two": sent}
