@@ -231,7 +231,13 @@ async def test_each_node_tells_what_it_measures(cluster: Cluster) -> None:
             found.get(f'trimaran_peer_behind_entries{{peer="{name}"}}') == 0 for name in cluster.nodes if name != leader
         )
 
+    async def is_probed() -> bool:
+        lags = 'trimaran_event_loop_lag_seconds_count{process="'
+        found = [await told(name) for name in cluster.nodes]
+        return all(each[f'{lags}{process}"}}'] > 0 for each in found for process in ("shard-0", "gateway-0"))
+
     await eventually(is_level, "the leader says that the others have everything")
+    await eventually(is_probed, "every process has measured its loop")
     for name in cluster.nodes:
         found = await told(name)
         assert found["trimaran_replica_up"] == found["trimaran_ready"] == found["trimaran_has_leader"] == 1
@@ -244,6 +250,5 @@ async def test_each_node_tells_what_it_measures(cluster: Cluster) -> None:
         assert found["trimaran_store_bytes"] > 0
         for process in ("shard-0", "gateway-0"):
             assert found[f'trimaran_process_resident_bytes{{process="{process}"}}'] > 2**20
-            assert found[f'trimaran_event_loop_lag_seconds_count{{process="{process}"}}'] > 0
     sent = 'trimaran_http_requests_total{gateway="gateway-0",route="POST /v1/queues/{queue}/messages",status="201"}'
     assert (await told("n1"))[sent] == 5
