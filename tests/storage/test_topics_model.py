@@ -90,7 +90,7 @@ class Topics(Life):
         send, bodies = sending("", runs)
         keys = ROUTING_KEYS[: len(bodies)] if keyed else []
         second = [(b"e" + body, properties) for body, properties in bodies] if enveloped else []
-        operation = Publish(topic, len(bodies), keys, send.runs, "", enveloped)
+        operation = Publish(topic, len(bodies), keys, send.runs, enveloped)
         self.publish(operation, bodies + second, more=more)
 
     @rule(topic=st.sampled_from(TOPICS), bodies=st.lists(BODIES, min_size=1, max_size=4), more=MORE)
