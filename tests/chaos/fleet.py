@@ -279,12 +279,21 @@ class Fleet(Cluster):
                 return False
             last_ms = max(scrub["began_ms"] for scrub in before.values())
 
+            def is_repaired(now: dict[str, Any]) -> bool:
+                """Between two looks a node may have found damage and got everything anew: its pass is gone with it."""
+                return any(scrub["repairs"] != before[name]["repairs"] for name, scrub in now.items())
+
             async def has_ended() -> bool:
                 now = await scrubs()
-                return now is None or all(last_ms < scrub["began_ms"] <= scrub["ended_ms"] for scrub in now.values())
+                return (
+                    now is None
+                    or is_repaired(now)
+                    or all(last_ms < scrub["began_ms"] <= scrub["ended_ms"] for scrub in now.values())
+                )
 
             await eventually(has_ended, "a pass of the scrub ends", RECOVERY_S)
-            return await scrubs() is not None
+            now = await scrubs()
+            return now is not None and not is_repaired(now)
 
         await eventually(is_clean, "the scrub finds nothing damaged", RECOVERY_S)
 
