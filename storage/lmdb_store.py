@@ -40,7 +40,6 @@ from storage.lmdb_tables import (
     Transaction,
     adopt,
     bounds,
-    check_length,
     check_meta,
     check_step,
     failure,
@@ -150,7 +149,6 @@ class LmdbStore:
         try:
             sync_directory(self._directory)
             sync_directory(self._directory.parent)
-            check_length(self._directory / "data.mdb", self._tables)
             with self._tables.env.begin(write=True, buffers=True) as txn:
                 found = get_format(txn, self._tables) or migrations.FORMAT
                 migrations.steps(found)

@@ -67,7 +67,11 @@ class Contents(NamedTuple):
 
 
 def open_tables(path: Path, map_bytes: int, *, shared: bool) -> Tables:
-    """Open an environment. `shared`: a directory with a reader table; else an existing file used by one thread only."""
+    """Open an environment. `shared`: a directory with a reader table; else an existing file used by one thread only.
+
+    Raises `DamageError` when the file ends before its last page: to read there, and be it only for the names of the
+    tables, would end the process by a signal.
+    """
     page = os.sysconf("SC_PAGE_SIZE")
     env = lmdb.Environment(
         str(path),
@@ -83,6 +87,7 @@ def open_tables(path: Path, map_bytes: int, *, shared: bool) -> Tables:
         metasync=True,
     )
     try:
+        _check_length(path / "data.mdb" if shared else path, env)
         return Tables(env, env.open_db(b"journal"), env.open_db(b"meta"), env.open_db(b"state"))
     except BaseException:
         env.close()
@@ -97,10 +102,9 @@ def failure(what: str, error: BaseException) -> StorageFailure:
     return kind(f"{what}{type(error).__name__}: {error}")
 
 
-def check_length(path: Path, tables: Tables) -> None:
-    """Raise `DamageError` when the file at `path` ends before its last page: to read there would end the process."""
+def _check_length(path: Path, env: lmdb.Environment) -> None:
     file_bytes = path.stat().st_size
-    used_bytes = (tables.env.info()["last_pgno"] + 1) * tables.env.stat()["psize"]
+    used_bytes = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if file_bytes < used_bytes:
         raise DamageError(f"{path} is cut short: it has {file_bytes} bytes, {used_bytes} were written")
 
@@ -237,7 +241,7 @@ def prepare(path: Path, map_bytes: int, applied: tuple[int, int], pause: Pause) 
     """
     try:
         copy = open_tables(path, map_bytes, shared=False)
-    except Error as error:
+    except (Error, DamageError) as error:
         raise ValueError(f"the copy cannot be opened: {error}") from error
     try:
         found = _check_copy(copy, path, applied, pause)

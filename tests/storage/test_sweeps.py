@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -236,14 +238,21 @@ def test_a_journal_that_lost_its_end_is_not_taken_for_a_shorter_one(tmp_path: Pa
         LmdbStore(tmp_path, bytes_max=place.bytes_max)
 
 
-def test_a_file_that_lost_its_end_is_not_read(tmp_path: Path) -> None:
-    """To read a page that is not there any more would end the process by a signal."""
+@pytest.mark.parametrize("left_pages", [2, 3, -1])
+def test_a_file_that_lost_its_end_is_not_read(tmp_path: Path, left_pages: int) -> None:
+    """To read a page that is not there any more would end the process by a signal: also that which names the tables.
+
+    It is tried in a process of its own, which must not end so.
+    """
     place = damaged(tmp_path, lambda store: None)
     place.store.close()
     with (tmp_path / "data.mdb").open("r+b") as file:
-        file.truncate(file.seek(0, 2) - 4096)
-    with pytest.raises(DamageError, match="is cut short"):
-        LmdbStore(tmp_path, bytes_max=place.bytes_max)
+        file.truncate(4096 * left_pages if left_pages > 0 else file.seek(0, 2) + 4096 * left_pages)
+    opening = f"LmdbStore(pathlib.Path({str(tmp_path)!r}), bytes_max={place.bytes_max})"
+    program = f"import pathlib; from storage.lmdb_store import LmdbStore; {opening}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.count("DamageError: ")) == (1, 1), ended
+    assert "is cut short" in ended.stderr
 
 
 def test_a_store_that_is_closed_ends_its_sweep(tmp_path: Path) -> None:
