@@ -61,9 +61,20 @@ async def _binary(request: web.Request) -> MessageIn | PackedMessageIn:
     for header, value in request.headers.items():
         name = header.lower()
         if name.startswith(_PREFIX):
-            context[name.removeprefix(_PREFIX)] = unquote(value)
-    content_type = request.headers.get("Content-Type", "")
+            if name.removeprefix(_PREFIX) in context:
+                raise invalid(name, "the header stands twice", "Name each attribute once.")
+            context[name.removeprefix(_PREFIX)] = unquote(_checked(value, name))
+    content_type = _checked(request.headers.get("Content-Type", ""), "content-type")
     return _message(context, content_type, await read_bytes(request), _PREFIX)
+
+
+def _checked(value: str, name: str) -> str:
+    """A header's value, which may have been any bytes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise invalid(name, "the header is not UTF-8", "Percent-encode what is not ASCII.") from None
+    return value
 
 
 def _structured(data: bytes, place: str) -> MessageIn | PackedMessageIn:
@@ -71,8 +82,10 @@ def _structured(data: bytes, place: str) -> MessageIn | PackedMessageIn:
     if len(_names(data, place)) != len(event):
         raise invalid(place, "a member stands twice", "Name each member once.")
     context: dict[str, str] = {}
-    for name in event.keys() - set(_DATA):
-        text = _as_text(_decoded(bytes(event[name]), Any, f"{place}.{name}"), f"{place}.{name}")
+    for name, raw in event.items():
+        if name in _DATA:
+            continue
+        text = _as_text(_decoded(bytes(raw), Any, f"{place}.{name}"), f"{place}.{name}")
         if text is not None:
             context[name] = text
     content_type = context.pop("datacontenttype", "application/json")

@@ -136,6 +136,7 @@ async def read_either(request: web.Request, kind: type[_W], packed: type[_P]) ->
     if request.content_type != JSON:
         # Anything else is refused, not guessed: what a browser sends to a foreign site without asking is not JSON.
         said = request.headers.get("Content-Type", "A body without a Content-Type")[:_SAID_BACK_MAX]
+        said = said.encode(errors="replace").decode()  # a header may be any bytes
         raise _unreadable(f"{said} cannot be read.", f"Send {JSON} or {MSGPACK}.")
     wish = _decoded(data, kind, msgspec.json)
     if _may_repeat_members(data, wish.members() if isinstance(wish, Wish) else 1):
@@ -219,7 +220,7 @@ async def idempotency(request: web.Request, part: int = 0) -> tuple[bytes, bytes
     scope = f"{request.method} {request.path}\n".encode()
     named = hashlib.blake2b(scope + key.encode(), digest_size=16, salt=bytes([part])).digest()
     event = [f"{name.lower()}: {value}\n" for name, value in request.headers.items() if name.lower().startswith("ce-")]
-    told = scope + "".join(sorted(event)).encode() + await read_bytes(request)
+    told = scope + "".join(sorted(event)).encode(errors="surrogateescape") + await read_bytes(request)
     whole = hashlib.blake2b(told, digest_size=16).digest()
     return named, whole
 

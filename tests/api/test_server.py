@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,6 +43,28 @@ async def test_a_head_that_does_not_come_ends_the_connection(said: bytes) -> Non
     async with gateway(header_timeout_ms=100) as node, connected(node.port) as (reader, writer):
         writer.write(said)
         assert await until_closed(reader) == b""
+
+
+EVENT = b"ce-specversion: 1.0\r\nce-source: s\r\nce-id: 1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        (EVENT + b"ce-type: \xff\r\n", b'HTTP/1.1 400 .*"field":"ce-type"'),
+        (EVENT + b"ce-type: t\r\nContent-Type: a/\xff\r\n", b'HTTP/1.1 400 .*"field":"content-type"'),
+        (EVENT + b"ce-type: t\r\nce-ID: 2\r\n", b'HTTP/1.1 400 .*"field":"ce-id"'),
+        (b"Content-Type: \xff\r\n", b"HTTP/1.1 415 .*cannot be read"),
+        (b"Content-Type: application/json\r\nce-x: \xff\r\nAuthorization: \xff\r\n", b"HTTP/1.1 201 "),
+    ],
+)
+@pytest.mark.parametrize("key", [b"", b"Idempotency-Key: k\r\n"])
+async def test_headers_of_any_bytes_are_read_or_refused(headers: bytes, said: bytes, key: bytes) -> None:
+    async with gateway() as node, connected(node.port) as (reader, writer):
+        await ask(node, "PUT", "/v1/queues/jobs", {})
+        writer.write(HEAD.replace(b"Content-Type: application/json\r\n", b"Connection: close\r\n" + key + headers))
+        writer.write(b'{"body":"x"}')
+        assert re.match(said, await until_closed(reader), re.DOTALL)
 
 
 async def test_half_a_head_that_comes_with_the_connection_has_its_deadline_too() -> None:
