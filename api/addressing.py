@@ -12,8 +12,8 @@ from api.messages import ChangeIn, PackedChangeIn, encode_attributes, listed_mes
 from api.options import refuse_two_times
 from api.problem import SERVER, Problem, invalid, refused
 from api.properties import decode_properties
-from api.request import answer, queue_name, read_either, wants_msgpack
-from api.rest import MESSAGE_ID_MAX, query, submit
+from api.request import answer, path_number, queue_name, read_either, wants_msgpack
+from api.rest import query, submit
 from api.times import read_time, timestamp
 from storage import history
 from storage.block import parts
@@ -27,12 +27,7 @@ def _given(wish: ChangeIn | PackedChangeIn) -> dict[str, Any]:
 
 
 def _message_id(request: web.Request) -> int:
-    """The message in the path. Raises `Problem`."""
-    text = request.match_info["message_id"]
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and 0 < int(text) <= MESSAGE_ID_MAX):
-        remedy = "Use the message_id that the send was answered with."
-        raise invalid("message_id", f"a message's id is a number from 1 to {MESSAGE_ID_MAX}", remedy, MESSAGE_ID_MAX)
-    return int(text)
+    return path_number(request, "message_id", "Use the message_id that the send was answered with.")
 
 
 async def get_message(request: web.Request) -> web.Response:

@@ -9,46 +9,26 @@ import msgspec
 from aiohttp import web
 
 from api.cloud_events import EVENT, EVENTS
+from api.config import NODE_NAME
 from api.examples import EXAMPLES, Example
-from api.request import answer_json
-from api.rest import APPLIED_INDEX, MESSAGE_ID_MAX, STALENESS_MS
+from api.request import MESSAGE_ID_MAX, answer_json
+from api.rest import APPLIED_INDEX, STALENESS_MS
 from api.schemas import QUEUE, SCHEMAS, TEXT, ref
-from storage.limits import BATCH_MESSAGES_MAX, KEY_BYTES_MAX
+from storage.access import KEY_ID
+from storage.limits import BATCH_MESSAGES_MAX, CONSUMER_BYTES_MAX, KEY_BYTES_MAX
 from storage.options import SCHEDULE_NAME
 
-_QUEUE = {"name": "queue", "in": "path", "required": True, "schema": QUEUE}
-_TOPIC = {**_QUEUE, "name": "topic"}
-_SUBSCRIPTION = {**_QUEUE, "name": "subscription"}
-_MESSAGE_ID = {
-    "name": "message_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "integer", "minimum": 1, "maximum": MESSAGE_ID_MAX},
-}
-_SCHEDULE = {
-    "name": "schedule",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": f"^{SCHEDULE_NAME.pattern}$"},
-}
-_TASK = {
-    "name": "task",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "integer", "minimum": 1, "maximum": MESSAGE_ID_MAX},
-}
-_ACCESS_KEY_ID = {
-    "name": "key",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": r"^[A-Z0-9]{16,32}$"},
-}
-_MEMBER = {
-    "name": "member",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"},
-}
+
+def _in_path(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+_NUMBER = {"type": "integer", "minimum": 1, "maximum": MESSAGE_ID_MAX}
+_QUEUE, _TOPIC, _SUBSCRIPTION = (_in_path(name, QUEUE) for name in ("queue", "topic", "subscription"))
+_MESSAGE_ID, _TASK = _in_path("message_id", _NUMBER), _in_path("task", _NUMBER)
+_SCHEDULE = _in_path("schedule", {**TEXT, "pattern": f"^{SCHEDULE_NAME.pattern}$"})
+_ACCESS_KEY_ID = _in_path("key", {**TEXT, "pattern": f"^{KEY_ID.pattern}$"})
+_MEMBER = _in_path("member", {**TEXT, "pattern": f"^{NODE_NAME.pattern}$"})
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -98,7 +78,7 @@ _Operation = tuple[str, str, str, str | None, dict[int, str | None], list[dict[s
 
 
 def _parties(kind: str, many: str) -> tuple[_Operation, ...]:
-    name = {"name": kind, "in": "path", "required": True, "schema": {**TEXT, "minLength": 1, "maxLength": 128}}
+    name = _in_path(kind, {**TEXT, "minLength": 1, "maxLength": CONSUMER_BYTES_MAX})
     one = f"/v1/{kind}s/{{{kind}}}"
     return (
         ("get", f"/v1/{kind}s", f"List {kind}s", None, {200: many}, [_LIMIT, _AFTER_NAME, _CONSISTENCY]),
@@ -110,7 +90,7 @@ def _parties(kind: str, many: str) -> tuple[_Operation, ...]:
 
 OPERATIONS: tuple[_Operation, ...] = (
     # method, path, summary, request schema, answers, parameters
-    ("get", "/v1/queues", "List queues", None, {200: "Queues"}, [_LIMIT, _CONSISTENCY]),
+    ("get", "/v1/queues", "List queues", None, {200: "Queues"}, [_LIMIT, _AFTER_NAME, _CONSISTENCY]),
     ("put", "/v1/queues/{queue}", "Create a queue", "Settings", {201: "QueuePut", 200: "QueuePut"}, [_QUEUE, _KEY]),
     ("get", "/v1/queues/{queue}", "Settings and counts of a queue", None, {200: "Queue"}, [_QUEUE, _CONSISTENCY]),
     ("delete", "/v1/queues/{queue}", "Delete a queue", None, {204: None}, [_QUEUE, _KEY]),
@@ -282,7 +262,12 @@ OPERATIONS: tuple[_Operation, ...] = (
         "Publish to all queues that want it, all or none; or only say which do",
         "Publish",
         {201: "Published", 200: "Rehearsed"},
-        [_TOPIC, {"name": "dry_run", "in": "query", "schema": {"enum": ["false", "true"], "default": "false"}}, _KEY],
+        [
+            _TOPIC,
+            {"name": "dry_run", "in": "query", "schema": {"enum": ["false", "true"], "default": "false"}},
+            _KEY,
+            _TRACEPARENT,
+        ],
     ),
     (
         "get",
@@ -303,7 +288,7 @@ OPERATIONS: tuple[_Operation, ...] = (
     ("get", "/v1/keys", "List access keys, without secrets", None, {200: "Keys"}, []),
     ("post", "/v1/keys", "Make an access key: the one time that its secret is told", "KeyIn", {201: "KeyMade"}, [_KEY]),
     ("get", "/v1/keys/{key}", "One access key, without its secret", None, {200: "Key"}, [_ACCESS_KEY_ID]),
-    ("delete", "/v1/keys/{key}", "Revoke an access key", None, {204: None}, [_ACCESS_KEY_ID]),
+    ("delete", "/v1/keys/{key}", "Revoke an access key", None, {204: None}, [_ACCESS_KEY_ID, _KEY]),
     ("post", "/send_message", "Send a new message to the queue", "SeedMessage", {201: "SeedSent"}, [_KEY]),
     ("get", "/receive_message", "Receive the next message; {} if there is none", None, {200: "SeedReceived"}, [_KEY]),
     ("get", "/messages", "All messages in the queue", None, {200: "SeedPage"}, [_AFTER_ID, _LIMIT]),

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from api.filters import read_filter
 from api.problem import REFUSALS, Problem, invalid, refused
-from api.request import Wish, answer, choice, integer, queue_name, read_either
-from api.rest import MESSAGE_ID_MAX, query, submit
+from api.request import MESSAGE_ID_MAX, Wish, answer, choice, integer, path_number, queue_name, read_either
+from api.rest import query, submit
 from api.times import timestamp
 from storage import codes
 from storage.filters import On
@@ -87,11 +87,7 @@ def _checked_rate(rate: Rate | None) -> Rate | None:
 
 
 def _task_number(request: web.Request) -> int:
-    text = request.match_info["task"]
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and 0 < int(text) <= MESSAGE_ID_MAX):
-        remedy = "Use the number that the task was answered with."
-        raise invalid("task", f"a task has a number from 1 to {MESSAGE_ID_MAX}", remedy, MESSAGE_ID_MAX)
-    return int(text)
+    return path_number(request, "task", "Use the number that the task was answered with.")
 
 
 def _told_refusal(refusal: Refused) -> Problem:

@@ -63,21 +63,31 @@ class HttpSettings:
     gateway: str = "gateway-0"
 
 
+MESSAGE_ID_MAX = 2**53 - 1
+"""Ids are numbers in JSON, and many clients keep those as doubles."""
 SETTINGS = web.AppKey("settings", HttpSettings)
 
 
-def queue_name(request: web.Request) -> str:
-    """The queue in the path. Raises `Problem`."""
-    name = request.match_info["queue"]
-    check_queue(name, "queue")
+def queue_name(request: web.Request, what: str = "queue") -> str:
+    """The queue in the path, or what else has names like queues. Raises `Problem`."""
+    name = request.match_info[what]
+    check_queue(name, what, what)
     return name
 
 
-def check_queue(name: str, field: str) -> None:
-    """Raises `Problem` for what cannot be a queue's name."""
+def check_queue(name: str, field: str, what: str = "queue") -> None:
+    """Raises `Problem` for what cannot be a queue's name, or that of what else has names like queues."""
     if not QUEUE_NAME.fullmatch(name):
         remedy = "Use 1 to 80 of A-Z a-z 0-9 _ - and, if you like, .fifo at the end."
-        raise invalid(field, "this is no name for a queue", remedy, 80)
+        raise invalid(field, f"this is no name for a {what}", remedy, 80)
+
+
+def path_number(request: web.Request, what: str, remedy: str) -> int:
+    """A message's id or a task's number in the path. Raises `Problem`."""
+    text = request.match_info[what]
+    if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII) or not 1 <= int(text) <= MESSAGE_ID_MAX:
+        raise invalid(what, f"a number from 1 to {MESSAGE_ID_MAX} is needed", remedy, MESSAGE_ID_MAX)
+    return int(text)
 
 
 def integer(request: web.Request, name: str, default: int, lowest: int, highest: int) -> int:
@@ -109,9 +119,10 @@ async def read_bytes(request: web.Request) -> bytes:
         async with asyncio.timeout(settings.body_timeout_ms / 1000):
             return await request.read()
     except TimeoutError:
-        raise Problem(
-            408, "slow-body", "The body came too slowly", f"It took more than {settings.body_timeout_ms} ms."
-        ) from None
+        detail = f"It took more than {settings.body_timeout_ms} ms."
+        remedy = "Send it again in smaller batches, or over a faster connection."
+        more: dict[str, Any] = {"limit": settings.body_timeout_ms, "remedy": remedy}
+        raise Problem(408, "slow-body", "The body came too slowly", detail, **more) from None
     except web.HTTPRequestEntityTooLarge:
         raise too_large(settings.request_bytes_max) from None
 

@@ -27,6 +27,7 @@ from api.messages import (
 from api.options import Hold, check_text, read_runs, told_about
 from api.problem import BATCH_PLACE, SERVER, Problem, invalid, refused
 from api.request import (
+    MESSAGE_ID_MAX,
     SETTINGS,
     Wish,
     answer,
@@ -91,8 +92,6 @@ APPLIED_INDEX, STALENESS_MS = "Trimaran-Applied-Index", "Trimaran-Staleness-Ms"
 CLIENT = web.AppKey("client", Client)
 ENVELOPE_BYTES = 1024
 """What an operation may take beside its block: names, digests, headers."""
-MESSAGE_ID_MAX = 2**53 - 1
-"""Ids are numbers in JSON, and many clients keep those as doubles."""
 
 Lease = Annotated[int, msgspec.Meta(ge=LIMITS["lease_ms"][0], le=LIMITS["lease_ms"][1])]
 _M = TypeVar("_M")

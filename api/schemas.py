@@ -11,6 +11,8 @@ from api.properties import TYPE, TYPE_CHARACTERS_MAX
 from storage.access import ROLES
 from storage.history import EVENTS
 from storage.limits import (
+    ACCESS_NOTE_BYTES_MAX,
+    ACCESS_PATTERNS_MAX,
     BATCH_MESSAGES_MAX,
     CONSUMER_BYTES_MAX,
     CRON_CHARACTERS_MAX,
@@ -20,6 +22,7 @@ from storage.limits import (
     KEY_BYTES_MAX,
     PARTY_TEXT_BYTES_MAX,
     PRIORITY_MAX,
+    REASON_BYTES_MAX,
     ROUTING_CHARACTERS_MAX,
     SCHEDULE_EVERY_MS_MAX,
     SCHEDULE_EVERY_MS_MIN,
@@ -61,8 +64,8 @@ def _steps(required: list[str], /, **properties: Any) -> dict[str, Any]:
     return _list(_closed(["queue", *required], queue=QUEUE, **properties), maxItems=TRANSACTION_STEPS_MAX)
 
 
-def _bytes_max(limit: int) -> dict[str, Any]:
-    return {"type": "string", "minLength": 1, "maxLength": limit, "description": f"At most {limit} bytes in UTF-8."}
+def _bytes_max(limit: int, least: int = 1) -> dict[str, Any]:
+    return {"type": "string", "minLength": least, "maxLength": limit, "description": f"At most {limit} bytes in UTF-8."}
 
 
 _RECEIPTS = _list(TEXT, minItems=1, maxItems=BATCH_MESSAGES_MAX)
@@ -71,6 +74,7 @@ _COUNTS = {"type": "object", "additionalProperties": _COUNT}
 _RATE = ref("Rate")
 _LEASE = {"type": "integer", "minimum": LIMITS["lease_ms"][0], "maximum": LIMITS["lease_ms"][1]}
 _MILLISECONDS = {"type": "integer", "minimum": 0, "maximum": HOLD_MS_MAX}
+_CONSUMER, _REASON = _bytes_max(CONSUMER_BYTES_MAX, 0), _bytes_max(REASON_BYTES_MAX, 0)
 _NAMES = {
     "group": _bytes_max(GROUP_BYTES_MAX),
     "key": _bytes_max(KEY_BYTES_MAX),
@@ -82,9 +86,21 @@ _OPTIONS = {"delay_ms": _MILLISECONDS, "at": _TIME, "ttl_ms": _MILLISECONDS | {"
 _ABOUT = {
     "expires": _TIME,
     "first_delivered": _TIME,
-    "dead": {"type": "object"},
+    "dead": _object(
+        ["queue", "message_id", "reason", "attempts", "consumer", "sent", "given_up"],
+        queue={**TEXT, "description": "Which queue has given it up."},
+        message_id={**_ID, "description": "Its id there."},
+        reason=TEXT,
+        attempts=_COUNT,
+        consumer=TEXT,
+        sent=_TIME,
+        given_up=_TIME,
+    ),
     "schedule": {**TEXT, "description": "The schedule that has sent it."},
     "occurrence": {**_TIME, "description": "For which of its times."},
+    "topic": {**TEXT, "description": "The topic that it came by."},
+    "topic_message_id": {**_ID, "description": "Its id there."},
+    "routing_key": TEXT,
     **_NAMES,
 }
 _CONTENT_BESIDE_BODY = {
@@ -103,7 +119,7 @@ _CONTENT_BESIDE_BODY = {
 _CONTENT = {"body": TEXT, "body_base64": TEXT, **_CONTENT_BESIDE_BODY}
 
 
-_PARTY_TEXT = _bytes_max(PARTY_TEXT_BYTES_MAX)
+_PARTY_TEXT = _bytes_max(PARTY_TEXT_BYTES_MAX, 0)
 _SCHEDULE_SETTINGS = {
     "cron": {**TEXT, "maxLength": CRON_CHARACTERS_MAX, "description": "Five fields, or six with seconds in front."},
     "every_ms": {"type": "integer", "minimum": SCHEDULE_EVERY_MS_MIN, "maximum": SCHEDULE_EVERY_MS_MAX},
@@ -141,7 +157,9 @@ _NODE = _object(
     scrub={"oneOf": [{"type": "null"}, {"$ref": "#/components/schemas/Scrub"}]},
 )
 
-_PATTERNS = _list({**TEXT, "description": "Names of queues; * stands for any characters."}, minItems=1)
+_PATTERN = {**TEXT, "description": "Names of queues; * stands for any characters."}
+_PATTERNS = _list(_PATTERN, minItems=1, maxItems=ACCESS_PATTERNS_MAX)
+_NOTE = _bytes_max(ACCESS_NOTE_BYTES_MAX, 0)
 _ACCESS_KEY = {"id": TEXT, "roles": _list({"enum": list(ROLES)}), "queues": _PATTERNS, "note": TEXT, "created": _TIME}
 
 _ROUTING_KEY = {**TEXT, "maxLength": ROUTING_CHARACTERS_MAX}
@@ -194,7 +212,7 @@ SCHEMAS: dict[str, Any] = {
         max={"type": "integer", "minimum": 1, "maximum": BATCH_MESSAGES_MAX, "default": 1},
         wait_ms={"type": "integer", "minimum": 0, "maximum": WAIT_MS_MAX, "description": "Default: the queue's."},
         lease_ms=_LEASE,
-        consumer=TEXT,
+        consumer=_CONSUMER,
     ),
     "Received": _object(
         ["messages"],
@@ -211,7 +229,7 @@ SCHEMAS: dict[str, Any] = {
         ),
     ),
     "Ack": _closed(["receipts"], receipts=_RECEIPTS),
-    "Nack": _closed(["receipts"], receipts=_RECEIPTS, delay_ms=_COUNT, reason=TEXT),
+    "Nack": _closed(["receipts"], receipts=_RECEIPTS, delay_ms=_MILLISECONDS, reason=_REASON),
     "Extend": _closed(["receipts", "lease_ms"], receipts=_RECEIPTS, lease_ms=_LEASE),
     "Results": _object(
         ["results"],
@@ -278,7 +296,7 @@ SCHEMAS: dict[str, Any] = {
     "Transaction": {
         **_closed(
             acks=_steps(["receipts"], receipts=_RECEIPTS),
-            nacks=_steps(["receipts"], receipts=_RECEIPTS, delay_ms=_MILLISECONDS, reason=TEXT),
+            nacks=_steps(["receipts"], receipts=_RECEIPTS, delay_ms=_MILLISECONDS, reason=_REASON),
             extends=_steps(["receipts", "lease_ms"], receipts=_RECEIPTS, lease_ms=_LEASE),
             sends=_steps(["messages"], messages=_list(ref("Message"), minItems=1, maxItems=BATCH_MESSAGES_MAX)),
         ),
@@ -410,6 +428,7 @@ SCHEMAS: dict[str, Any] = {
         created=_TIME,
         subscriptions=_COUNT,
         published={**_COUNT, "description": "So many messages so far: also the id of the latest."},
+        labels={"type": "object", "additionalProperties": TEXT, "description": "Its attributes and tags of SNS."},
     ),
     "Topics": _object(["topics"], topics=_list(ref("Topic"))),
     "SubscriptionIn": _closed(["queue"], queue=QUEUE, **_WANTED),
@@ -465,7 +484,7 @@ SCHEMAS: dict[str, Any] = {
         warnings=_list(TEXT),
         cluster=TEXT,
     ),
-    "KeyIn": _closed(["roles"], roles=_list({"enum": list(ROLES)}, minItems=1), queues=_PATTERNS, note=TEXT),
+    "KeyIn": _closed(["roles"], roles=_list({"enum": list(ROLES)}, minItems=1), queues=_PATTERNS, note=_NOTE),
     "Key": _object(["id", "roles", "queues", "note", "created"], **_ACCESS_KEY),
     "KeyMade": _object(["id", "secret", "roles", "queues", "note", "created"], **_ACCESS_KEY, secret=TEXT),
     "Keys": _object(["keys"], keys=_list(ref("Key"))),
@@ -499,8 +518,10 @@ SCHEMAS: dict[str, Any] = {
         field=TEXT,
         limit={"type": "integer"},
         stale={**_list(TEXT), "description": "Where in the request the receipts stand that were stale."},
+        queue={**TEXT, "description": "Because of which queue nothing was published."},
         remedy=TEXT,
         outcome={"enum": ["unknown", "not_done"]},
+        id={**TEXT, "description": "Under which the node's log tells more of its mistake."},
     ),
     "SeedMessage": _closed(["message"], message=TEXT),
     "SeedSent": _object(message_id={"type": "integer"}, timestamp=TEXT),

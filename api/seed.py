@@ -8,8 +8,8 @@ from aiohttp import web
 
 from api.messages import decode_part, read_receipts
 from api.problem import Problem
-from api.request import Wish, answer, integer, read
-from api.rest import MESSAGE_ID_MAX, delivered, new_token, settle, submit
+from api.request import MESSAGE_ID_MAX, Wish, answer, integer, read
+from api.rest import delivered, new_token, settle, submit
 from api.times import timestamp
 from cluster.client import Reply
 from storage.block import encode_block, parts

@@ -14,8 +14,19 @@ from api.filters import read_filter
 from api.messages import MessageIn, PackedMessageIn, encode_message
 from api.options import read_runs
 from api.problem import BATCH_PLACE, SERVER, Problem, invalid, refused
-from api.request import Wish, answer, check_queue, choice, integer, read, read_either, too_large
-from api.rest import ENVELOPE_BYTES, MESSAGE_ID_MAX, Batch, query, submit
+from api.request import (
+    Wish,
+    answer,
+    check_queue,
+    choice,
+    integer,
+    path_number,
+    queue_name,
+    read,
+    read_either,
+    too_large,
+)
+from api.rest import ENVELOPE_BYTES, Batch, query, submit
 from api.times import timestamp
 from api.tracing import carry, trace_of
 from storage import codes
@@ -24,7 +35,6 @@ from storage.limits import OPERATION_BYTES_MAX
 from storage.operations import Refused
 from storage.patterns import PatternError, words_of_key, words_of_pattern
 from storage.records import Routed
-from storage.settings import QUEUE_NAME
 from storage.topic_operations import (
     DeleteSubscription,
     DeleteTopic,
@@ -103,23 +113,6 @@ class PackedPublishIn(PackedPublicationIn):
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _name(request: web.Request, what: str) -> str:
-    name = request.match_info[what]
-    if not QUEUE_NAME.fullmatch(name):
-        remedy = "Use 1 to 80 of A-Z a-z 0-9 _ - and, if you like, .fifo at the end."
-        raise invalid(what, f"this is no name for a {what}", remedy, 80)
-    return name
-
-
-def _message_id(request: web.Request) -> int:
-    text = request.match_info["message_id"]
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and 0 < int(text) <= MESSAGE_ID_MAX):
-        raise invalid(
-            "message_id", f"an id is a number from 1 to {MESSAGE_ID_MAX}", "Use the one that the publish got."
-        )
-    return int(text)
-
-
 def _pattern(text: str) -> str:
     try:
         words_of_pattern(text)
@@ -161,6 +154,7 @@ def _told_topic(topic: TopicInfo) -> dict[str, Any]:
         "created": timestamp(topic.created_ms),
         "subscriptions": topic.subscriptions,
         "published": topic.published,
+        **({"labels": topic.labels} if topic.labels else {}),
     }
 
 
@@ -202,7 +196,7 @@ def _told_refusal(refusal: Refused, place: str) -> Problem:
 
 async def put_topic(request: web.Request) -> web.Response:
     """Create a topic."""
-    topic, wish = _name(request, "topic"), await read(request, TopicIn)
+    topic, wish = queue_name(request, "topic"), await read(request, TopicIn)
     outcome = (await submit(request, PutTopic(topic, wish.fifo))).outcome
     assert isinstance(outcome, TopicPut)
     document = {"topic": topic, "fifo": wish.fifo, "changed": outcome.changed}
@@ -219,20 +213,20 @@ async def list_topics(request: web.Request) -> web.Response:
 
 async def get_topic(request: web.Request) -> web.Response:
     """One topic."""
-    (found, _), headers = await query(request, GetTopic(_name(request, "topic")))
+    (found, _), headers = await query(request, GetTopic(queue_name(request, "topic")))
     assert isinstance(found, TopicInfo)
     return answer(request, _told_topic(found), headers=headers)
 
 
 async def delete_topic(request: web.Request) -> web.Response:
     """Forget a topic and its subscriptions."""
-    await submit(request, DeleteTopic(_name(request, "topic")))
+    await submit(request, DeleteTopic(queue_name(request, "topic")))
     return web.Response(status=204, headers={"Server": SERVER})
 
 
 async def put_subscription(request: web.Request) -> web.Response:
     """Create a subscription, or replace it."""
-    topic, name = _name(request, "topic"), _name(request, "subscription")
+    topic, name = queue_name(request, "topic"), queue_name(request, "subscription")
     wish = await read_either(request, SubscriptionIn, SubscriptionIn)
     check_queue(wish.queue, "$.queue")
     pattern, text = _pattern(wish.pattern), ""
@@ -256,7 +250,7 @@ async def put_subscription(request: web.Request) -> web.Response:
 async def list_subscriptions(request: web.Request) -> web.Response:
     """A topic's subscriptions in order of name."""
     limit = integer(request, "limit", 1000, 1, 1000)
-    wanted = ListSubscriptions(_name(request, "topic"), request.query.get("after", ""), limit)
+    wanted = ListSubscriptions(queue_name(request, "topic"), request.query.get("after", ""), limit)
     (found, _), headers = await query(request, wanted)
     assert isinstance(found, SubscriptionList)
     told = [_told_subscription(subscription) for subscription in found.subscriptions]
@@ -265,7 +259,7 @@ async def list_subscriptions(request: web.Request) -> web.Response:
 
 async def get_subscription(request: web.Request) -> web.Response:
     """One subscription."""
-    wanted = ListSubscriptions(_name(request, "topic"), only=_name(request, "subscription"))
+    wanted = ListSubscriptions(queue_name(request, "topic"), only=queue_name(request, "subscription"))
     (found, _), headers = await query(request, wanted)
     assert isinstance(found, SubscriptionList)
     if not found.subscriptions:
@@ -277,7 +271,7 @@ async def get_subscription(request: web.Request) -> web.Response:
 
 async def delete_subscription(request: web.Request) -> web.Response:
     """Forget a subscription."""
-    await submit(request, DeleteSubscription(_name(request, "topic"), _name(request, "subscription")))
+    await submit(request, DeleteSubscription(queue_name(request, "topic"), queue_name(request, "subscription")))
     return web.Response(status=204, headers={"Server": SERVER})
 
 
@@ -286,7 +280,7 @@ async def delete_subscription(request: web.Request) -> web.Response:
 
 async def publish(request: web.Request) -> web.Response:
     """Publish one message or a batch, all or none; or say what would become of them."""
-    topic, is_dry_run = _name(request, "topic"), choice(request, "dry_run", "false", "true") == "true"
+    topic, is_dry_run = queue_name(request, "topic"), choice(request, "dry_run", "false", "true") == "true"
     batch, place = await _publications(request)
     carry(trace_of(request), batch)
     places = [place.format(position=position) for position in range(len(batch))]
@@ -330,7 +324,8 @@ async def _rehearse(request: web.Request, topic: str, samples: list[Sample]) -> 
 
 async def get_routes(request: web.Request) -> web.Response:
     """Where a message was routed to."""
-    topic, message_id = _name(request, "topic"), _message_id(request)
+    topic = queue_name(request, "topic")
+    message_id = path_number(request, "message_id", "Use the one that the publish got.")
     (found, _), headers = await query(request, GetRoutes(topic, message_id))
     assert isinstance(found, RoutesTold)
     queues = [each for one in found.routed for each in _told_routes([one], one.placed[0].first)]

@@ -10,7 +10,20 @@ from jsonschema import Draft202012Validator
 from api.openapi import document, template
 from tests.api.fake_client import Gateway
 
-DESCRIPTION = document()
+
+def _complete(described: Any) -> Any:
+    """A description that is taken at its word: what it does not name is not there."""
+    if isinstance(described, list):
+        return [_complete(each) for each in described]
+    if not isinstance(described, dict):
+        return described
+    strict = {name: _complete(each) for name, each in described.items()}
+    if described.get("type") == "object" and "properties" in described:
+        strict.setdefault("additionalProperties", False)
+    return strict
+
+
+DESCRIPTION = _complete(document())
 JSON, MSGPACK, PROBLEM = "application/json", "application/msgpack", "application/problem+json"
 
 

@@ -146,6 +146,11 @@ class FakeClient(Client):
         swept = self.store.start_sweep().result
         return ShardDigest(0, self.store.last_index, swept.digest.hex(), swept.records)
 
+    async def scrub(self, *, timeout_ms: int) -> int:
+        if self.fails_with is not None:
+            raise self.fails_with
+        return self.now_ms
+
     async def change(self, verb: str, name: str, address: str = "", *, timeout_ms: int) -> None:
         if self.fails_with is not None:
             raise self.fails_with

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -39,6 +40,32 @@ def test_every_route_is_described_and_every_description_is_a_route() -> None:
     described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
     assert described == routes
     assert described >= SEED_PATHS
+
+
+READS_QUERY = re.compile(r'(?:integer|choice)\(request, "(\w+)"|request\.query\.get\("(\w+)"')
+
+
+def test_every_parameter_of_a_query_that_is_read_is_described_and_no_other() -> None:
+    read = 0
+    for route in application(FakeClient(), HttpSettings()).router.routes():
+        if route.resource is None or route.method == "HEAD":
+            continue
+        source = inspect.getsource(route.handler)
+        found = {first or second for first, second in READS_QUERY.findall(source)}
+        if "await query(" in source:
+            found.add("consistency")
+        parameters = document()["paths"][route.resource.canonical][route.method.lower()]["parameters"]
+        assert found == {each["name"] for each in parameters if each["in"] == "query"}, route
+        read += len(found)
+    assert read > 40
+
+
+def test_whoever_writes_may_give_an_idempotency_key() -> None:
+    described = {(method, path): each for path, ways in document()["paths"].items() for method, each in ways.items()}
+    keyed = {way for way, each in described.items() if any(p["name"] == "Idempotency-Key" for p in each["parameters"])}
+    writes = {way for way in described if way[0] != "get"} | {("get", "/receive_message")}
+    of_the_cluster = {way for way in writes if way[1].startswith("/v1/cluster/")}
+    assert keyed == writes - of_the_cluster - {("post", "/")}
 
 
 def test_the_schemas_are_schemas() -> None:

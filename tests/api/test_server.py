@@ -106,6 +106,8 @@ async def test_half_a_body_is_answered_and_ends_the_connection() -> None:
         answer = await until_closed(reader)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"application/problem+json" in answer
+        assert b'"limit":100' in answer
+        assert b'"remedy":' in answer
 
 
 async def test_a_body_that_comes_in_two_pieces_in_time_is_read() -> None:

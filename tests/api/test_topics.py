@@ -9,6 +9,7 @@ import pytest
 
 import cluster.router
 from storage import publishing
+from storage.topic_operations import PutTopic
 from tests.api.asking import MSGPACK, Answer, ask
 from tests.api.fake_client import Gateway
 
@@ -108,6 +109,14 @@ async def test_subscriptions_come_change_and_go(node: Gateway) -> None:
     assert [each["topic"] for each in (await ask(node, "GET", "/v1/topics?consistency=local"))["topics"]] == ["t"]
     assert (await ask(node, "DELETE", "/v1/topics/t")).status == 204
     assert (await publish(node, {"body": ""})).status == 404
+
+
+async def test_what_sns_has_said_of_a_topic_is_told(node: Gateway) -> None:
+    await ask(node, "PUT", "/v1/topics/t", {})
+    assert "labels" not in (await ask(node, "GET", "/v1/topics/t")).document
+    labels = {"DisplayName": "Orders", "tag:team": "=shop"}
+    await node.client.submit(PutTopic("t", False, labels), timeout_ms=1000)
+    assert (await ask(node, "GET", "/v1/topics/t"))["labels"] == labels
 
 
 async def test_msgpack_is_read_as_json_is(node: Gateway) -> None:
