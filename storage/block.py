@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from operator import add
 from typing import NamedTuple
 
 ROW_BYTES = 12
@@ -64,12 +65,20 @@ def table(block: bytes | memoryview, count: int, offset: int = 0) -> tuple[int, 
     return _table(count).unpack_from(block, offset)
 
 
+def lengths(block: bytes | memoryview, count: int) -> tuple[tuple[int, ...], list[int]] | None:
+    """Bytes of each body, and of each message with its properties, of what is exactly a block of `count` messages by
+    its lengths; None of what is not."""
+    if count < 1 or len(block) < ROW_BYTES * count:
+        return None
+    rows = table(block, count)
+    bodies = rows[0::3]
+    sizes = list(map(add, bodies, rows[1::3]))
+    return (bodies, sizes) if len(block) == ROW_BYTES * count + sum(sizes) else None
+
+
 def is_whole(block: bytes | memoryview, count: int) -> bool:
     """Whether `block` is exactly a block of `count` messages, by its lengths."""
-    if count < 1 or len(block) < ROW_BYTES * count:
-        return False
-    rows = table(block, count)
-    return len(block) == ROW_BYTES * count + sum(rows[0::3]) + sum(rows[1::3])
+    return lengths(block, count) is not None
 
 
 def parts(block: bytes | memoryview, count: int, offset: int = 0) -> Iterator[Part]:

@@ -14,7 +14,6 @@ from itertools import pairwise
 import msgspec
 
 from storage import records
-from storage.block import is_whole
 from storage.codes import (
     COPIES_LIMIT,
     GROUP_REQUIRED,
@@ -30,13 +29,9 @@ from storage.codes import (
     TOPIC_NOT_FOUND,
 )
 from storage.limits import LABELS_BYTES_MAX, PUBLISH_COPIES_MAX, ROUTES_MAX, ROUTES_MS, SUBSCRIPTIONS_MAX, TOPICS_MAX
-from storage.operations import (
-    Done,
-    Outcome,
-    Refused,
-)
+from storage.operations import Done, Outcome, Refused
 from storage.records import Placed, Queue, Routed, Routes, Subscription, Topic
-from storage.sending import PLAIN, Bodies, Lot, Source, lots_of, place
+from storage.sending import PLAIN, Block, Bodies, Lot, Source, lots_of, place, read_block
 from storage.topic_operations import (
     DeleteSubscription,
     Publish,
@@ -160,7 +155,8 @@ def publish(turn: Turn, operation: Publish, bodies: Bodies) -> Outcome:
     topic, count = turn.topic(operation.topic), operation.count
     if topic is None:
         return Refused(TOPIC_NOT_FOUND)
-    if operation.targets is None or not _is_whole(operation, bodies):
+    block = read_block(bodies, count * (1 + operation.enveloped))
+    if block is None or operation.targets is None or not _goes_together(operation):
         return Refused(MALFORMED)
     lots = lots_of(operation.runs) if operation.runs else [Lot(0, count, PLAIN)]
     if topic.fifo:
@@ -176,7 +172,7 @@ def publish(turn: Turn, operation: Publish, bodies: Bodies) -> Outcome:
         routed: list[Routed] = []
         for delivery in deliveries:
             shift = count if operation.enveloped and delivery.subscription.enveloped else 0
-            placed = _place(turn, delivery, bodies, count * (1 + operation.enveloped), shift, source)
+            placed = _place(turn, delivery, block, shift, source)
             if isinstance(placed, Refused):
                 position = placed.position - shift if placed.position else 0
                 return msgspec.structs.replace(placed, queue=delivery.subscription.queue, position=position)
@@ -193,12 +189,11 @@ def publish(turn: Turn, operation: Publish, bodies: Bodies) -> Outcome:
     return outcome
 
 
-def _is_whole(operation: Publish, bodies: Bodies) -> bool:
+def _goes_together(operation: Publish) -> bool:
     """Whether the parts of a publish go together."""
     count = operation.count
     return (
-        is_whole(bodies.block, count * (1 + operation.enveloped))
-        and sum(run.count for run in operation.runs) in (0, count)
+        sum(run.count for run in operation.runs) in (0, count)
         and len(operation.routing_keys) in (0, count)
         and all(_is_within(target, count) for target in operation.targets or [])
     )
@@ -251,15 +246,13 @@ def _pieces(queue: Queue, lot: Lot, wanted: int) -> list[Lot]:
     return pieces
 
 
-def _place(
-    turn: Turn, delivery: _Delivery, bodies: Bodies, total: int, shift: int, source: Source
-) -> list[Placed] | Refused:
+def _place(turn: Turn, delivery: _Delivery, block: Block, shift: int, source: Source) -> list[Placed] | Refused:
     """Put a delivery into its queue. The forms of its messages lie `shift` behind in the block."""
     lots = [Lot(lot.first + shift, lot.count, lot.options) for lot in delivery.lots] if shift else delivery.lots
     mine = Source(source.topic, source.message_id - shift)
     queue = turn.queue(delivery.subscription.queue)
     assert queue is not None, "it was there a moment ago"
-    placing = place(turn, queue, lots, bodies, total, mine)
+    placing = place(turn, queue, lots, block, mine)
     if isinstance(placing, Refused):
         return placing
     placed: list[Placed] = []

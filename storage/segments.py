@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from copy import copy
+from operator import attrgetter
 from typing import NamedTuple
 
 from storage.records import DEAD, Blocks, Segment
+
+_FIRST = attrgetter("first")
 
 
 class Standing(NamedTuple):
@@ -24,71 +28,63 @@ class Standing(NamedTuple):
 
 
 def standing(segments: list[Segment]) -> Standing:
-    """Count what stands where."""
+    """Count what stands where, and join neighbours that stand alike: one pass, for it is made after every change."""
     ready = leased = delayed = dead = 0
     dues: set[int] = set()
+    kept: list[Segment] = []
+    last: Segment | None = None
     for segment in segments:
-        if segment.token:
-            leased += segment.count
-            dues.add(segment.due_ms)
-        elif not segment.due_ms:
-            ready += segment.count
-        elif segment.due_ms == DEAD:
-            dead += segment.count
+        count, due_ms, token = segment.count, segment.due_ms, segment.token
+        if token:
+            leased += count
+            dues.add(due_ms)
+        elif not due_ms:
+            ready += count
+        elif due_ms == DEAD:
+            dead += count
         else:
-            delayed += segment.count
-            dues.add(segment.due_ms)
+            delayed += count
+            dues.add(due_ms)
+        if (
+            last is not None
+            and last.token == token
+            and last.due_ms == due_ms
+            and last.first + last.count == segment.first
+            and last.attempts == segment.attempts
+            and last.last_ms == segment.last_ms
+            and last.first_ms == segment.first_ms
+            and last.consumer == segment.consumer
+            and last.dead == segment.dead
+            and last.redriven == segment.redriven
+        ):
+            last.count += count
+        else:
+            kept.append(segment)
+            last = segment
+    if len(kept) < len(segments):
+        segments[:] = kept
     return Standing(ready, leased, delayed, dues, dead)
 
 
 def isolate(segments: list[Segment], first: int, end: int) -> list[Segment]:
     """Split segments so that none crosses `first` or `end`, and return those in between, in order."""
     inside = []
-    position = 0
+    position = max(bisect_right(segments, first, key=_FIRST) - 1, 0)
     while position < len(segments):
         segment = segments[position]
+        if segment.first >= end:
+            break
         segment_end = segment.first + segment.count
-        if segment.first < first < segment_end:
-            cut = first
-        elif segment.first < end < segment_end:
-            cut = end
-        else:
-            if first <= segment.first and segment_end <= end:
-                inside.append(segment)
-            position += 1
-            continue
-        rest = copy(segment)
-        rest.first, rest.count = cut, segment_end - cut
-        segment.count = cut - segment.first
-        segments.insert(position + 1, rest)
+        cut = first if segment.first < first else end
+        if segment.first < cut < segment_end:
+            rest = copy(segment)
+            rest.first, rest.count = cut, segment_end - cut
+            segment.count = cut - segment.first
+            segments.insert(position + 1, rest)
         if first <= segment.first:
             inside.append(segment)
         position += 1
     return inside
-
-
-def merge(segments: list[Segment]) -> None:
-    """Join neighbours that stand alike."""
-    kept = 0
-    for segment in segments:
-        if kept:
-            last = segments[kept - 1]
-            if (
-                last.first + last.count == segment.first
-                and last.due_ms == segment.due_ms
-                and last.token == segment.token
-                and last.attempts == segment.attempts
-                and last.last_ms == segment.last_ms
-                and last.first_ms == segment.first_ms
-                and last.consumer == segment.consumer
-                and last.dead == segment.dead
-                and last.redriven == segment.redriven
-            ):
-                last.count += segment.count
-                continue
-        segments[kept] = segment
-        kept += 1
-    del segments[kept:]
 
 
 def slice_blocks(blocks: list[Blocks], first: int, count: int) -> list[Blocks]:

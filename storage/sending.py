@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate
 from typing import NamedTuple
 
+import msgspec
+
 from storage import history, records
-from storage.block import is_whole, parts_between, table
+from storage.block import lengths, parts_between
 from storage.codes import (
     BODY_TOO_LARGE,
     DEDUP_ID_REQUIRED,
@@ -25,17 +26,8 @@ from storage.codes import (
 )
 from storage.dead_letters import NO_EXTRAS, OVERFLOW, has_room, move_to_dead_letters, rank_of, taker
 from storage.limits import GIVE_WAY_STEPS_MAX, MERGED_MESSAGES_MAX
-from storage.operations import (
-    Outcome,
-    Refused,
-    Send,
-    Sent,
-    SentRun,
-)
-from storage.options import (
-    Options,
-    Run,
-)
+from storage.operations import Outcome, Refused, Send, Sent, SentRun
+from storage.options import Options, Run
 from storage.parties import note_seen
 from storage.records import Blocks, Chunk, Dedup, Extras, Queue, Segment
 from storage.segments import isolate
@@ -51,8 +43,19 @@ class Bodies(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Lot:
+class Block(NamedTuple):
+    """A block that is whole: its lengths, read once for all queues that get messages of it.
+
+    body_bytes, sizes: of each message, without and with its properties. largest: the greatest of `body_bytes`.
+    """
+
+    bodies: Bodies
+    body_bytes: tuple[int, ...]
+    sizes: list[int]
+    largest: int
+
+
+class Lot(msgspec.Struct, frozen=True):
     """Messages of a block from position `first` on, and their options."""
 
     first: int
@@ -67,8 +70,7 @@ class Source(NamedTuple):
     message_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedRun:
+class PlacedRun(msgspec.Struct, frozen=True):
     """Messages of a block from position `first` on have ids from `message_id` on, or had them already (`duplicate`)
     since `sent_ms`."""
 
@@ -85,14 +87,8 @@ class Placing(NamedTuple):
     message_id: int
     runs: list[PlacedRun]
 
-    @property
-    def duplicates(self) -> bool:
-        """Whether some were sent before."""
-        return any(run.duplicate for run in self.runs)
 
-
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(msgspec.Struct, frozen=True):
     """Messages of a send from position `first` on that share their options, and are new (`message_id` 0) or were sent
     before (the original's id, and when)."""
 
@@ -109,14 +105,24 @@ def send(turn: Turn, operation: Send, bodies: Bodies) -> Outcome:
     queue, count = turn.queue(operation.queue), operation.count
     if queue is None:
         return Refused(QUEUE_NOT_FOUND)
-    if not is_whole(bodies.block, count) or sum(run.count for run in operation.runs) not in (0, count):
+    block = read_block(bodies, count)
+    if block is None or sum(run.count for run in operation.runs) not in (0, count):
         return Refused(MALFORMED)
     lots = lots_of(operation.runs) if operation.runs else [Lot(0, count, PLAIN)]
-    placed = place(turn, queue, lots, bodies, count)
+    placed = place(turn, queue, lots, block)
     if isinstance(placed, Refused):
         return placed
-    runs = [SentRun(run.message_id, run.count, run.duplicate, run.sent_ms) for run in placed.runs if placed.duplicates]
-    return Sent(placed.message_id, queue.next_id - placed.message_id, turn.now_ms, runs)
+    sent = queue.next_id - placed.message_id
+    if sent == count:
+        return Sent(placed.message_id, count, turn.now_ms)
+    runs = [SentRun(run.message_id, run.count, run.duplicate, run.sent_ms) for run in placed.runs]
+    return Sent(placed.message_id, sent, turn.now_ms, runs)
+
+
+def read_block(bodies: Bodies, total: int) -> Block | None:
+    """Read a block of `total` messages; None if it is not exactly that."""
+    found = lengths(bodies.block, total)
+    return None if found is None else Block(bodies, *found, max(found[0]))
 
 
 def lots_of(runs: list[Run]) -> list[Lot]:
@@ -125,30 +131,29 @@ def lots_of(runs: list[Run]) -> list[Lot]:
     return [Lot(end - run.count, run.count, run.options) for run, end in zip(runs, ends, strict=True)]
 
 
-def place(
-    turn: Turn, queue: Queue, lots: list[Lot], bodies: Bodies, total: int, source: Source | None = None
-) -> Placing | Refused:
-    """Put lots of a block of `total` messages into a queue: all of them, or none."""
-    rows, settings = table(bodies.block, total), queue.settings
-    if max(rows[0::3]) > settings.body_bytes_max:
+def place(turn: Turn, queue: Queue, lots: list[Lot], block: Block, source: Source | None = None) -> Placing | Refused:
+    """Put lots of a block into a queue: all of them, or none."""
+    settings = queue.settings
+    if block.largest > settings.body_bytes_max:
         for lot in lots:
             for position in range(lot.first, lot.first + lot.count):
-                if rows[3 * position] > settings.body_bytes_max:
+                if block.body_bytes[position] > settings.body_bytes_max:
                     return Refused(BODY_TOO_LARGE, settings.body_bytes_max, position)
-    if settings.takes_plain and len(lots) == 1 and lots[0].options is PLAIN:
+    is_plain = settings.takes_plain and len(lots) == 1 and lots[0].options is PLAIN
+    if is_plain:
         parts = [_Part(lots[0].first, lots[0].count, PLAIN)]
     else:
         refused = _refusal(queue, lots)
         if refused is not None:
             return refused
-        parts = list(_known(turn, queue, lots, bodies, total))
-    sizes = [body + properties for body, properties in zip(rows[0::3], rows[1::3], strict=True)]
-    refused = _make_room(turn, queue, parts, sizes)
+        parts = list(_known(turn, queue, lots, block))
+    refused = _make_room(turn, queue, parts, block.sizes)
     if refused is not None:
         return refused
-    for producer in {lot.options.producer: None for lot in lots if lot.options.producer}:
-        note_seen(turn, "producer", producer)
-    return _add(turn, queue, parts, sizes, bodies, total, source)
+    if not is_plain:
+        for producer in {lot.options.producer: None for lot in lots if lot.options.producer}:
+            note_seen(turn, "producer", producer)
+    return _add(turn, queue, parts, block, source)
 
 
 def _refusal(queue: Queue, lots: list[Lot]) -> Refused | None:
@@ -166,7 +171,7 @@ def _refusal(queue: Queue, lots: list[Lot]) -> Refused | None:
 # --- what was sent before ---------------------------------------------------------------------------------------------
 
 
-def _known(turn: Turn, queue: Queue, lots: list[Lot], bodies: Bodies, total: int) -> Iterable[_Part]:
+def _known(turn: Turn, queue: Queue, lots: list[Lot], block: Block) -> Iterable[_Part]:
     """Cut lots into parts. A message with a dedup id is a part of its own."""
     settings = queue.settings
     fresh: dict[bytes, int] = {}
@@ -179,7 +184,7 @@ def _known(turn: Turn, queue: Queue, lots: list[Lot], bodies: Bodies, total: int
                 yield _Part(position, alone, options)
             continue
         for position in range(first, end):
-            dedup = _dedup_id(queue, options, bodies, position, total)
+            dedup = _dedup_id(queue, options, block, position)
             if dedup in fresh:
                 yield _Part(position, 1, options, dedup, -1 - fresh[dedup], turn.now_ms)
                 continue
@@ -193,13 +198,13 @@ def _known(turn: Turn, queue: Queue, lots: list[Lot], bodies: Bodies, total: int
                 yield _Part(position, 1, options, dedup)
 
 
-def _dedup_id(queue: Queue, options: Options, bodies: Bodies, position: int, total: int) -> bytes:
+def _dedup_id(queue: Queue, options: Options, block: Block, position: int) -> bytes:
     scope = options.group.encode() if queue.settings.dedup_scope == "group" else b""
     hashed = blake2b(bytes((len(scope), bool(options.dedup_id))) + scope, digest_size=16)
     if options.dedup_id:
         hashed.update(options.dedup_id.encode())
     else:
-        (part,) = parts_between(bodies.block, total, position, position + 1)
+        (part,) = parts_between(block.bodies.block, len(block.sizes), position, position + 1)
         hashed.update(part.body)
     return hashed.digest()
 
@@ -321,26 +326,25 @@ def _leave(turn: Turn, queue: Queue, chunk_id: int, first: int, end: int) -> Non
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
-def _add(
-    turn: Turn, queue: Queue, parts: list[_Part], sizes: list[int], bodies: Bodies, total: int, source: Source | None
-) -> Placing:
+def _add(turn: Turn, queue: Queue, parts: list[_Part], block: Block, source: Source | None) -> Placing:
     start = queue.next_id
     ids: dict[int, int] = {}
     runs: list[PlacedRun] = []
     for part in parts:
-        message_id = part.message_id
+        first, count, message_id = part.first, part.count, part.message_id
         duplicate = message_id != 0
         if message_id < 0:  # of the same send
             message_id = ids[-1 - message_id]
         elif not message_id:
             message_id = queue.next_id
-            ids[part.first] = message_id
-            packed = struct.pack(f"<{part.count}I", *sizes[part.first : part.first + part.count])
-            _add_part(turn, queue, part, packed, Blocks(bodies.offset, total, part.first, part.count), source)
-            queue.bytes += sum(sizes[part.first : part.first + part.count])
+            ids[first] = message_id
+            sizes = block.sizes[first : first + count]
+            blocks = Blocks(block.bodies.offset, len(block.sizes), first, count)
+            _add_part(turn, queue, part, struct.pack(f"<{count}I", *sizes), blocks, source)
+            queue.bytes += sum(sizes)
             if part.dedup:
                 _remember(turn, queue, part.dedup, message_id)
-        runs.append(PlacedRun(part.first, part.count, message_id, duplicate, part.sent_ms or turn.now_ms))
+        runs.append(PlacedRun(first, count, message_id, duplicate, part.sent_ms or turn.now_ms))
     return Placing(start, runs)
 
 

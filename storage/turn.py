@@ -15,7 +15,7 @@ import msgspec
 from storage import groups, history, records
 from storage.limits import ENTRY_RECEIVE_BYTES_MAX, SESSION_WINDOW_MS
 from storage.records import PRESENT, Chunk, Group, Queue, Segment, Session, Shard, Topic
-from storage.segments import Standing, merge, standing
+from storage.segments import Standing, standing
 from storage.state import State
 
 EMPTY = standing([])
@@ -360,9 +360,9 @@ class Turn:
 
         The only place where these are kept.
         """
-        merge(chunk.segments)
-        before, after = self._stood[queue.number, chunk_id], standing(chunk.segments)
-        self._stood[queue.number, chunk_id] = after
+        name = (queue.number, chunk_id)
+        before, after = self._stood[name], standing(chunk.segments)
+        self._stood[name] = after
         queue.ready += after.ready - before.ready
         if after.ready > before.ready or (after.leased < before.leased and queue.settings.limits_leases):
             self.readier.add(queue.name)
@@ -380,7 +380,7 @@ class Turn:
         for due_ms in sorted(after.dues - before.dues):
             self.state.put(records.chunk_timer_key(due_ms, queue.number, chunk_id), PRESENT)
         if chunk.segments:
-            self._changed.add((queue.number, chunk_id))
+            self._changed.add(name)
         else:
             if self.tails.get(queue.number) == chunk_id:
                 del self.tails[queue.number]
