@@ -258,7 +258,7 @@ class Life(RuleBasedStateMachine):
         assert [info.queue for info in listed(self.stores[0])] == sorted(self.model.queues)
         keys, _ = queries.answer(self.stores[0], ListAccessKeys())
         assert isinstance(keys, AccessKeyList)
-        assert keys.keys == sorted(self.model.access_keys.values(), key=lambda key: key.id)
+        assert keys.keys == sorted(self.model.access_keys.known.values(), key=lambda key: key.id)
         for name in NAMES:
             self.compare_queue(self.stores[0], name)
         self.compare_schedules(self.stores[0])
@@ -315,7 +315,7 @@ class Life(RuleBasedStateMachine):
 
     def compare_topic(self, store: Store, name: str) -> None:
         told, _ = queries.answer(store, GetTopic(name))
-        topic = self.model.topics.get(name)
+        topic = self.model.topics.known.get(name)
         if topic is None:
             assert told == Refused(codes.TOPIC_NOT_FOUND)
             return
@@ -365,7 +365,7 @@ class Life(RuleBasedStateMachine):
         else:
             raise AssertionError("pulses do not end")
         self.model.all_that_is_due()
-        for topic in self.model.topics.values():
+        for topic in self.model.topics.known.values():
             topic.routes = [each for each in topic.routes if each[1] + ROUTES_MS > self.model.now_ms]
         self.align()
         self.compare()

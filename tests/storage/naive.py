@@ -18,7 +18,6 @@ from storage import codes, limits
 from storage.dead_letters import EXPIRED, LEASE_ENDED, OVERFLOW, backoff_ms
 from storage.groups import FAIR_QUANTUM
 from storage.operations import (
-    AccessKeyMade,
     Ack,
     CancelMessage,
     ChangeMessage,
@@ -50,10 +49,9 @@ from storage.operations import (
 )
 from storage.options import (
     Options,
-    Run,
 )
 from storage.party_operations import DeleteParty, PutParty
-from storage.records import DEAD, AccessKey, Dead, Placed, Routed
+from storage.records import DEAD, Dead
 from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
 from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
 from storage.settings import QueueSettings, Rate
@@ -62,14 +60,14 @@ from storage.topic_operations import (
     DeleteSubscription,
     DeleteTopic,
     Publish,
-    Published,
     PutSubscription,
     PutTopic,
-    TopicPut,
 )
+from tests.storage.naive_keys import AccessKeys
 from tests.storage.naive_parties import Parties
 from tests.storage.naive_redrive import Redrives
 from tests.storage.naive_schedules import Schedules
+from tests.storage.naive_topics import Topics
 
 Body = tuple[bytes, bytes]
 PLAIN = Options()
@@ -217,35 +215,21 @@ class Memory:
     until_ms: int
 
 
-@dataclass
-class Topic:
-    fifo: bool
-    created_ms: int
-    next_id: int = 1
-    subscriptions: dict[str, PutSubscription] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)
-    """As the rules tell them."""
-    routes: list[tuple[int, int, list[Routed]]] = field(default_factory=list)
-    """(id, when, where to) of each message."""
-
-
 class Naive:
     """`queues_max`, `keys_max` and `access_keys_max` stand for the limits of a shard, `receive_bytes_max` for that of a
     receive."""
 
     def __init__(self, queues_max: int, keys_max: int, receive_bytes_max: int, access_keys_max: int = 0) -> None:
         self.queues_max, self.keys_max, self.receive_bytes_max = queues_max, keys_max, receive_bytes_max
-        self.access_keys_max = access_keys_max
         self.now_ms = 0
         self.queues: dict[str, Queue] = {}
-        self.topics: dict[str, Topic] = {}
+        self.topics = Topics(self)
         self.sessions: dict[int, Session] = {}
         self.keys: dict[bytes, Memory] = {}
         self.schedules = Schedules(self)
         self.parties = Parties(self)
         self.redrives = Redrives(self)
-        self.access_keys: dict[str, AccessKey] = {}
+        self.access_keys = AccessKeys(self, access_keys_max)
 
     # --- once ---
 
@@ -281,15 +265,10 @@ class Naive:
                 return self.parties.do(operation)
             case StepRedrive():
                 return self.redrives.step(operation)
-            case CreateAccessKey():
-                return self.create_access_key(operation)
-            case RevokeAccessKey():
-                return self.revoke_access_key(operation.id)
-            case PutTopic():
-                return self.put_topic(operation)
-            case DeleteTopic() | PutSubscription() | DeleteSubscription() | Publish():
-                topic = self.topics.get(operation.topic)
-                return Refused(codes.TOPIC_NOT_FOUND) if topic is None else self.at_topic(topic, operation, bodies)
+            case CreateAccessKey() | RevokeAccessKey():
+                return self.access_keys.do(operation)
+            case PutTopic() | DeleteTopic() | PutSubscription() | DeleteSubscription() | Publish():
+                return self.topics.do(operation, bodies)
             case Receive() if operation.token <= 0:
                 return Refused(codes.MALFORMED)
         assert isinstance(
@@ -335,28 +314,6 @@ class Naive:
                 stale = [n for claim in operation.claims for n in self.settle(queue, operation, claim)]
                 return Settled(stale)
 
-    def create_access_key(self, operation: CreateAccessKey) -> Outcome:
-        if operation.id in self.access_keys:
-            return Refused(codes.ACCESS_KEY_EXISTS)
-        if len(self.access_keys) >= self.access_keys_max:
-            return Refused(codes.ACCESS_KEY_LIMIT, self.access_keys_max)
-        if "admin" not in operation.roles and not self.admins():
-            return Refused(codes.FIRST_ADMIN)
-        told = {name: getattr(operation, name) for name in operation.__struct_fields__}
-        key = self.access_keys[operation.id] = AccessKey(**told, created_ms=self.now_ms)
-        return AccessKeyMade(key)
-
-    def revoke_access_key(self, key_id: str) -> Outcome:
-        if key_id not in self.access_keys:
-            return Refused(codes.ACCESS_KEY_NOT_FOUND)
-        if self.admins() == [key_id] and len(self.access_keys) > 1:
-            return Refused(codes.LAST_ADMIN)
-        del self.access_keys[key_id]
-        return Done()
-
-    def admins(self) -> list[str]:
-        return [key.id for key in self.access_keys.values() if "admin" in key.roles]
-
     def keyed(self, operation: Keyed, bodies: list[Body], actual: Outcome) -> Outcome:
         memory = self.keys.get(operation.key)
         if memory is None:
@@ -386,102 +343,6 @@ class Naive:
             assert isinstance(outcome, Sent | Settled)
             outcomes.append(outcome)
         return Committed(outcomes)
-
-    # --- topics ---
-
-    def put_topic(self, operation: PutTopic) -> Outcome:
-        topic = self.topics.get(operation.topic)
-        if topic is not None and topic.fifo != operation.fifo:
-            return Refused(codes.TOPIC_FIXED)
-        if topic is None and operation.when == "there":
-            return Refused(codes.TOPIC_NOT_FOUND)
-        if topic is not None and operation.when == "new":
-            return TopicPut(False, False)
-        mine = self.topics.setdefault(operation.topic, Topic(operation.fifo, self.now_ms))
-        before = dict(mine.labels)
-        for name, text in operation.labels.items():
-            mine.labels.pop(name, None)
-            if text:
-                mine.labels[name] = text
-        return TopicPut(topic is None, topic is None or mine.labels != before)
-
-    def at_topic(
-        self, topic: Topic, operation: DeleteTopic | PutSubscription | DeleteSubscription | Publish, bodies: list[Body]
-    ) -> Outcome:
-        match operation:
-            case DeleteTopic():
-                del self.topics[operation.topic]
-                return Done()
-            case DeleteSubscription():
-                if topic.subscriptions.pop(operation.name, None) is None:
-                    return Refused(codes.SUBSCRIPTION_NOT_FOUND)
-                return Done()
-            case PutSubscription():
-                queue, old = self.queues.get(operation.queue), topic.subscriptions.get(operation.name)
-                if queue is None:
-                    return Refused(codes.QUEUE_NOT_FOUND)
-                if queue.settings.fifo != topic.fifo:
-                    return Refused(codes.TOPIC_KIND)
-                if operation.instead_of != -1 and operation.instead_of != topic.versions.get(operation.name, 0):
-                    return Refused(codes.SUBSCRIPTION_CHANGED)
-                new = topic.subscriptions[operation.name] = msgspec.structs.replace(operation, instead_of=-1)
-                return TopicPut(old is None, old != new)
-            case Publish():
-                return self.publish(topic, operation, bodies)
-
-    def publish(self, topic: Topic, operation: Publish, bodies: list[Body]) -> Outcome:
-        """Sent to one queue after the other, on a copy of everything, which takes its place if all went well."""
-        count = operation.count
-        wishes = [run.options for run in operation.runs for _ in range(run.count)] or [Options()] * count
-        keys = operation.routing_keys or [""] * count
-        forms = [bodies[:count], bodies[-count:]]
-        for position, wish in enumerate(wishes):
-            if topic.fifo and not wish.group:
-                return Refused(codes.GROUP_REQUIRED, 0, position)
-        before, seen, routed = copy.deepcopy(self.queues), dict(self.parties.known), []
-        served: set[tuple[str, int]] = set()
-        for name, subscription in sorted(topic.subscriptions.items()):
-            queue = self.queues.get(subscription.queue)
-            if queue is None or queue.settings.fifo != topic.fifo:
-                continue
-            wanted = [
-                position
-                for position in range(count)
-                if fits(subscription.pattern.split("."), keys[position].split(".") if keys[position] else [])
-                and (not subscription.filter or b"\xa1x" in bodies[position][1])
-                and (subscription.queue, position) not in served
-            ]
-            served |= {(subscription.queue, position) for position in wanted}
-            if not wanted:
-                continue
-            mine = [wishes[position] for position in wanted]
-            if queue.settings.groups:
-                mine = [msgspec.structs.replace(wish, priority=0) for wish in mine]
-            send = Send(subscription.queue, len(wanted), [Run(1, wish) for wish in mine])
-            first_id = queue.next_id
-            outcome = self.send(queue, send, [forms[subscription.enveloped][position] for position in wanted])
-            if isinstance(outcome, Refused):
-                self.queues, self.parties.known = before, seen
-                position = wanted[outcome.position] if outcome.code not in (codes.QUEUE_FULL,) else 0
-                return msgspec.structs.replace(outcome, position=position, queue=subscription.queue)
-            assert isinstance(outcome, Sent)
-            runs = outcome.runs or [SentRun(first_id + n, 1, False) for n in range(len(wanted))]
-            for position, run in zip(wanted, runs, strict=True):
-                if not run.duplicate:
-                    message = next(m for m in queue.messages if m.message_id == run.message_id)
-                    message.topic, message.publish_id = operation.topic, topic.next_id + position
-            placed = [Placed(at, 1, run.message_id, run.duplicate) for at, run in zip(wanted, runs, strict=True)]
-            routed.append(Routed(name, subscription.queue, placed))
-        for position in range(count):
-            alone = [
-                Routed(each.subscription, each.queue, mine)
-                for each in routed
-                if (mine := [placed for placed in each.placed if placed.first == position])
-            ]
-            topic.routes.append((topic.next_id + position, self.now_ms, alone))
-        outcome = Published(topic.next_id, count, self.now_ms, routed)
-        topic.next_id += count
-        return outcome
 
     # --- queues ---
 
@@ -859,15 +720,6 @@ class Naive:
         for queue in list(self.queues.values()):
             for message in list(queue.messages):
                 yield queue, message
-
-
-def fits(pattern: list[str], key: list[str]) -> bool:
-    """Whether a routing key fits a pattern, tried in every way."""
-    if not pattern:
-        return not key
-    if pattern[0] == "#":
-        return fits(pattern[1:], key) or (bool(key) and fits(pattern, key[1:]))
-    return bool(key) and pattern[0] in ("*", key[0]) and fits(pattern[1:], key[1:])
 
 
 def rank(settings: QueueSettings, priority: int, sent_ms: int) -> int:

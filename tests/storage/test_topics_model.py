@@ -122,7 +122,7 @@ class Topics(Life):
     def resubscribe(self, topic: str, name: str, pattern: str, other: int) -> None:
         """A subscription is replaced if it is still the one that was looked at."""
         self.propose()
-        known = self.model.topics[topic].versions.get(name, 0) if topic in self.model.topics else 0
+        known = self.model.topics.known[topic].versions.get(name, 0) if topic in self.model.topics.known else 0
         queue = (PLAIN if topic == "t" else FIFO)[0]
         self.add(1, PutSubscription(topic, name, queue, pattern, instead_of=known + other))
 
@@ -201,7 +201,7 @@ def test_one_queue_that_refuses_keeps_a_message_from_all() -> None:
     life.publish(Publish("t", 1), [(b"first", b"")])
     life.publish(Publish("t", 1), [(b"second", b"")])
     assert [message.content[0] for message in life.model.queues["a"].messages] == [b"first"]
-    assert life.model.topics["t"].next_id == 2, "an id that nothing has is given to the next"
+    assert life.model.topics.known["t"].next_id == 2, "an id that nothing has is given to the next"
     life.teardown()
 
 
@@ -212,7 +212,7 @@ def test_the_oldest_routes_make_room_and_a_bound_is_on_copies() -> None:
     life.add(1, PutTopic("t"))
     life.add(1, PutSubscription("t", "s", "a"))
     with patch.object(publishing, "ROUTES_MAX", 2), patch.object(publishing, "PUBLISH_COPIES_MAX", 3):
-        version = life.model.topics["t"].versions["s"]
+        version = life.model.topics.known["t"].versions["s"]
         targets = [Target("s", version, [(0, 1)])]
         for seq in range(1, 5):
             life.apply(life.now_ms, [item(2, seq, Publish("t", 1, targets=targets), [(b"", b"")])])
@@ -230,7 +230,7 @@ def test_what_was_found_out_of_a_subscription_is_of_no_use_for_its_namesake_of_a
     life.add(1, PutQueue("a", QueueSettings()))
     life.add(1, PutTopic("t"))
     life.add(1, PutSubscription("t", "s", "a"))
-    targets = [Target("s", life.model.topics["t"].versions["s"], [(0, 1)])]
+    targets = [Target("s", life.model.topics.known["t"].versions["s"], [(0, 1)])]
     life.add(1, DeleteTopic("t"))
     life.add(1, PutTopic("t"))
     life.add(1, PutSubscription("t", "s", "a", "only.these"))
