@@ -6,7 +6,7 @@ before anything is done about it, and goes when the store that was opened withou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from enum import Enum, auto
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import structlog
 from cluster.engine import ReinstalledError
 from cluster.membership import Membership
 from cluster.messages import Message
+from cluster.metrics import ProcessMetrics, ReplicaMetrics, ShardMetrics
 from cluster.repair import (
     REPLICA_DAMAGED,
     Note,
@@ -202,6 +203,14 @@ class Keeper:
             except (BadChecksumError, DamageError) as error:
                 self.suspect(error)
         return ToldLook(question.number, Refused(REPLICA_DAMAGED), b"", 0, None)
+
+    def measure(self, process: ProcessMetrics, connected: Container[str]) -> ShardMetrics:
+        """The replica's numbers for operators, unless it is damaged: then those of the process alone."""
+        try:
+            return self.replica.measure(process, connected)
+        except DamageError as error:
+            self.suspect(error)
+            return ShardMetrics(process, ReplicaMetrics(), {})
 
     def close(self) -> None:
         """Let go of the store."""

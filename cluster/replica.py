@@ -135,6 +135,7 @@ class Replica:
         """Queues that may be able to deliver more at a time (cluster milliseconds), without anything being done."""
         self._pulsing = self._redriving = False
         self._due_ms: int | None = None
+        self._access_index = 0
         self._steered_s = -inf
         self.room_ok = True
         self._rooms: dict[str, bool] = {}
@@ -294,7 +295,9 @@ class Replica:
         if engine.has_applied_own_term():
             self._freshness.applied(engine.applied_index)
         engine.replicate()
-        self._due_ms = self._next_due_ms() if engine.is_leader else None
+        self._due_ms = self._next_due_ms() if engine.is_leader and not self._is_unfit else None
+        if not self._is_unfit:
+            self._access_index = queries.access_changed_index(self._store)
         self._commit()
         engine.synced()
         self._release()
@@ -664,7 +667,7 @@ class Replica:
     # --- what the caller sees -----------------------------------------------------------------------------------------
 
     def report(self) -> Report:
-        """What to tell the gateways."""
+        """What to tell the gateways. It is known without reading the store, where damage may be met."""
         engine = self.engine
         serving = engine.is_leader and not self._is_unfit and engine.confirmed_since() > -inf and self.clock.anchored
         trouble = None
@@ -697,11 +700,11 @@ class Replica:
             engine.memberships.version,
             is_removed=engine.is_removed,
             scrub=self.scrub.tally.report(self.scrub.disagreement, self._known_ailing),
-            access_index=0 if self._repair is not None else queries.access_changed_index(self._store),
+            access_index=self._access_index,
         )
 
     def measure(self, process: ProcessMetrics, connected: Container[str]) -> ShardMetrics:
-        """The numbers for operators. `connected`: the replicas that are reached."""
+        """The numbers for operators. `connected`: the replicas that are reached. Raises `DamageError`."""
         engine, members = self.engine, self.engine.membership.members
         role = "leader" if engine.is_leader else "follower"
         if self.name not in engine.membership.voters:
@@ -738,7 +741,7 @@ class Replica:
         wakeup_s = self.engine.next_wakeup()
         if self._repair is not None:
             wakeup_s = min(wakeup_s, self._repair.next_s)
-        if not self.engine.is_leader:
+        if not self.engine.is_leader or self._is_unfit:
             return wakeup_s
         if self._is_put_off and self._reads:
             return self._monotonic()

@@ -480,7 +480,7 @@ class Shard:
 
     def _measure(self, number: int) -> ToldMetrics:
         """The numbers of this process, and of the node's gateways."""
-        shard = self._replica.measure(self._meter.read(), self._peers.reached())
+        shard = self._keeper.measure(self._meter.read(), self._peers.reached())
         shard.replica, shard.gateways = self._metrics, len(self._gateways)
         shard.refused = sum(port.refused for port in self._ports)
         shard.store_bytes = (Path(self._config.directory) / "data.mdb").stat().st_size

@@ -13,13 +13,26 @@ from cluster import scrub
 from cluster.keeper import Keeper
 from cluster.membership import configured
 from cluster.messages import Ailing, Append, Message, Spared
+from cluster.metrics import ProcessMetrics
 from cluster.repair import ROUND_S, Note, Patient, Repair, read_note
 from cluster.replica import Replica
 from cluster.scrub import ScrubSettings
 from cluster.wire import AskChange, AskLook
 from storage.block import BadChecksumError, encode_block
 from storage.lmdb_store import LmdbStore
-from storage.operations import GetQueue, PutQueue, QueueInfo, Receive, Received, Refused, Send, encode_item
+from storage.operations import (
+    CreateAccessKey,
+    GetQueue,
+    PutQueue,
+    QueueInfo,
+    Receive,
+    Received,
+    Refused,
+    Send,
+    encode_item,
+)
+from storage.options import Options, Run
+from storage.records import ACCESS, SHARD_KEY
 from storage.seals import seal
 from storage.settings import QueueSettings
 from storage.state import DamageError
@@ -28,6 +41,7 @@ from tests.cluster.ward import Ward
 from tests.storage.harness import quick_directory
 
 NOTE = msgspec.json.encode(Note("it was damaged"))
+KEY = CreateAccessKey("FIRSTADMIN000000", b"sealed", ["admin"], ["*"], "for a test")
 MARK = b"a body that is found nowhere else"
 
 
@@ -144,6 +158,25 @@ def test_a_leader_that_meets_damage_goes_on_as_a_follower_until_it_is_spared(war
     queue = ward.do(GetQueue("q"))
     assert isinstance(queue, QueueInfo)
     assert queue.ready + queue.leased == 9
+
+
+@pytest.mark.parametrize("key", [ACCESS, SHARD_KEY], ids=["told in reports", "measured"])
+def test_damage_in_what_is_told_between_ticks_is_repaired_too(ward: Ward, key: bytes) -> None:
+    wrong = follower(ward)
+    ward.do(KEY)
+    ward.run_until(lambda: is_well(ward))
+    store = ward.keepers[wrong].store
+    assert store is not None
+    store.begin()
+    store._written().put(key, b"nonsense", db=store._tables.state)
+    store.commit()
+    ward.replicas[wrong].report()
+    ward.keepers[wrong].measure(ProcessMetrics(), [])
+    ward.run_until(lambda: ward.keepers[wrong].tally.repairs == 1)
+    ward.run_until(lambda: is_well(ward))
+    assert ward.replicas[wrong].report().access_index == ward.replicas[ward.leader].report().access_index > 0
+    measured = ward.keepers[wrong].measure(ProcessMetrics(), [])
+    assert (measured.role, measured.queues) == ("follower", 10)
 
 
 DAMAGE_AT_REST = {
@@ -362,6 +395,21 @@ def test_a_single_replica_says_that_it_is_damaged_and_serves_on(tmp_path: Path) 
     ward.close()
 
 
+def test_a_damaged_replica_that_serves_on_asks_for_access_keys_as_before(tmp_path: Path) -> None:
+    """Were it to say that there are none, everybody on its machine would be let in."""
+    ward = alone(tmp_path)
+    ward.do(KEY)
+    index = ward.replicas["a"].report().access_index
+    ward.replicas["a"].scrub.damage = "damaged"
+    ward.run(0.1)
+    report = ward.replicas["a"].report()
+    assert (report.serving, report.access_index) == (True, index)
+    assert index > 0
+    ward.do(msgspec.structs.replace(KEY, id="SECONDADMIN00000"))
+    assert ward.replicas["a"].report().access_index > index
+    ward.close()
+
+
 def test_a_single_replica_does_not_start_on_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
     ward = alone(tmp_path)
     ward.stop("a")
@@ -496,11 +544,14 @@ def test_an_ailing_leader_serves_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     trio.start()
     trio.run(1.0)
     leader = trio.replicas[trio.leader]
+    trio.do(PutQueue("q", QueueSettings()))
+    trio.do(Send("q", 1, [Run(1, Options(delay_ms=50))]), encode_block([(b"later", b"")]))
     monkeypatch.setattr(leader.engine, "transfer", lambda: None)
     leader.scrub.damage = "damaged"
     trio.run(0.1)
     assert leader.engine.is_leader
     assert not leader.report().serving
+    assert leader.next_wakeup() > trio.now_s, "it does not wait for what it may not propose"
     item = encode_item(7, 1, GetQueue("q"))
     assert not leader.request("gateway", memoryview(item))
 
