@@ -13,6 +13,7 @@ from botocore.credentials import Credentials
 from tests.api.fake_client import Gateway
 from tests.aws import models
 
+URL = "http://anywhere/123456789012/jobs"
 KEY_ID, SECRET = "AKIATRIMARANTEST", "secret/+="
 
 
@@ -64,3 +65,23 @@ async def refused(caller: Caller, action: str, /, **asked: Any) -> tuple[int, st
     with pytest.raises(RefusedError) as raised:
         await caller(action, **asked)
     return raised.value.told
+
+
+# --- SQS, on the queue called jobs ------------------------------------------------------------------------------------
+
+
+async def send(sqs: Caller, body: str = "hi", **more: Any) -> dict[str, Any]:
+    return await sqs("SendMessage", QueueUrl=URL, MessageBody=body, **more)
+
+
+async def receive(sqs: Caller, **more: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await sqs("ReceiveMessage", QueueUrl=URL, **more)).get("Messages", [])
+    return found
+
+
+async def counts(sqs: Caller) -> tuple[int, int]:
+    """Messages ready and in flight."""
+    shown = await sqs("GetQueueAttributes", QueueUrl=URL, AttributeNames=["All"])
+    names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+    ready, leased = (int(shown["Attributes"][name]) for name in names)
+    return ready, leased
