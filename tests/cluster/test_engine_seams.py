@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pysyncobj.syncobj
@@ -12,7 +13,10 @@ import pysyncobj.version
 import pytest
 
 import cluster.seams
+from cluster.engine import REMOVED_META, Engine
 from cluster.journal import BrokenInvariantError, Journal
+from cluster.standing import lose
+from cluster.tuning import Tuning
 from storage.memory_store import MemoryStore
 from tests.cluster.bench import Bench
 
@@ -43,6 +47,57 @@ def test_an_engine_opens_nothing_and_starts_nothing() -> None:
     for bench in benches:
         bench.tick()
     assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+
+
+def compacted() -> MemoryStore:
+    """Of a leader whose journal does not begin with the first entry any more."""
+    bench = Bench("a", tuning=Tuning(journal_keep_entries=1))
+    bench.wait(2.0)
+    bench.tick()
+    for number in range(5):
+        bench.tick(propose=(str(number),))
+    assert bench.store.first_index > 1
+    return bench.store
+
+
+def marked(mark: Callable[[MemoryStore], None]) -> MemoryStore:
+    store = MemoryStore()
+    store.begin()
+    mark(store)
+    store.commit()
+    return store
+
+
+STORES: dict[str, Callable[[], MemoryStore]] = {
+    "new": MemoryStore,
+    "compacted": compacted,
+    "lost": lambda: marked(lose),
+    "removed": lambda: marked(lambda store: store.set_meta(REMOVED_META, b"1")),
+}
+
+
+@pytest.mark.parametrize("make", STORES.values(), ids=STORES)
+def test_every_property_can_be_read_while_the_engine_is_built(
+    make: Callable[[], MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stock constructor reads all that `dir` names, when nothing is known yet of where the store stands."""
+    properties = [name for name in dir(Engine) if isinstance(getattr(Engine, name), property)]
+    failures: list[dict[str, Exception]] = []
+
+    def names(engine: Engine) -> list[str]:
+        failures.append({})
+        for name in properties:
+            try:
+                getattr(engine, name)
+            except Exception as error:
+                failures[-1][name] = error
+        return properties[:0]
+
+    store = make()
+    monkeypatch.setattr(Engine, "__dir__", names, raising=False)
+    Bench("a", store)
+    assert failures, "the stock constructor asks for no names any more"
+    assert failures == [{}] * len(failures), "make them methods, or give them what they need before the constructor"
 
 
 def test_each_engine_reads_its_own_clock() -> None:
