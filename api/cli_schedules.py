@@ -11,19 +11,6 @@ from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, printable, say
 from api.console_client import Client
 
 Name = Annotated[str, Parameter(help="The schedule.")]
-SETTINGS = (
-    "cron",
-    "every_ms",
-    "time_zone",
-    "queue",
-    "topic",
-    "routing_key",
-    "message",
-    "overlap",
-    "catch_up",
-    "paused",
-)
-"""What is told of a schedule and can be put again."""
 
 schedules = App(
     name="schedules",
@@ -66,10 +53,12 @@ def list_(*, url: Url = DEFAULT_URL, json: Json = False) -> int:
 @schedules.command
 def put(
     name: Name,
-    queue: Annotated[str, Parameter(help="The queue to send to.")],
-    body: Annotated[str, Parameter(help="The message.")],
+    queue: Annotated[str, Parameter(help="The queue to send to; with --topic, leave it out.")],
+    body: Annotated[str | None, Parameter(help="The message.")] = None,
     /,
     *,
+    topic: Annotated[str | None, Parameter(help="Publish to this topic instead.")] = None,
+    routing_key: Annotated[str | None, Parameter(help="With --topic: what patterns look at.")] = None,
     cron: Annotated[str | None, Parameter(help="When: minute, hour, day of month, month, day of week.")] = None,
     time_zone: Annotated[str | None, Parameter(help="Whose clocks cron means, such as Europe/Berlin.")] = None,
     every_ms: Annotated[int | None, Parameter(validator=validators.Number(gte=1), help="Or: how often.")] = None,
@@ -87,11 +76,19 @@ def put(
     ```
     trimaran schedules put digest mails "what is new" --cron "0 9 * * MON-FRI" --time-zone Europe/Berlin
     trimaran schedules put beat jobs tick --every-ms 60000 --overlap skip
+    trimaran schedules put news "what is new" --topic news --cron @daily
     ```
     """
-    given = {"cron": cron, "time_zone": time_zone, "every_ms": every_ms}
+    target: dict[str, str | None] = {"queue": queue}
+    if topic is not None:
+        if body is not None:
+            raise UsageError("give either a queue or --topic")
+        target, body = {"topic": topic}, queue
+    elif body is None:
+        raise UsageError("say where to send, and what: NAME QUEUE BODY, or NAME BODY --topic TOPIC")
+    given = target | {"routing_key": routing_key, "cron": cron, "time_zone": time_zone, "every_ms": every_ms}
     asked: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
-    asked |= {"queue": queue, "message": {"body": body}, "overlap": overlap, "catch_up": catch_up}
+    asked |= {"message": {"body": body}, "overlap": overlap, "catch_up": catch_up}
     return _say_next(Client(url).request("PUT", _path(name), asked), json=json)
 
 
@@ -145,9 +142,8 @@ def delete(name: Name, /, *, url: Url = DEFAULT_URL, json: Json = False) -> int:
 
 def _set_paused(name: str, paused: bool, url: str, *, json: bool) -> int:
     client = Client(url)
-    told = client.request("GET", _path(name))
-    settings = {field: told[field] for field in SETTINGS if field in told} | {"paused": paused}
-    return _say_next(client.request("PUT", _path(name), settings), json=json)
+    client.request("PATCH", _path(name), {"paused": paused})
+    return _say_next(client.request("GET", _path(name)), json=json)
 
 
 def _say_next(answer: dict[str, Any], *, json: bool) -> int:

@@ -262,6 +262,7 @@ EXAMPLES: tuple[Example, ...] = (
         },
     ),
     Example("GET /v1/schedules?limit=10"),
+    Example("PATCH /v1/schedules/digest", {"paused": True}, 204),
     Example(
         "PUT /v1/schedules/leap",
         {"cron": "0 0 30 2 *", "queue": "mails", "message": {"body": "never"}},

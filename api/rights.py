@@ -51,7 +51,7 @@ from storage.redrive_operations import (
     StartRedrive,
     StepRedrive,
 )
-from storage.schedule_operations import DeleteSchedule, GetSchedule, ListSchedules, Occur, PutSchedule
+from storage.schedule_operations import DeleteSchedule, GetSchedule, ListSchedules, Occur, PauseSchedule, PutSchedule
 from storage.topic_operations import (
     DeleteSubscription,
     DeleteTopic,
@@ -130,6 +130,7 @@ ROUTES: dict[tuple[str, str], Right] = {
     ("GET", "/v1/schedules"): Right.MANAGE,
     ("PUT", "/v1/schedules/{schedule}"): Right.MANAGE,
     ("GET", "/v1/schedules/{schedule}"): Right.MANAGE,
+    ("PATCH", "/v1/schedules/{schedule}"): Right.MANAGE,
     ("DELETE", "/v1/schedules/{schedule}"): Right.MANAGE,
     ("GET", "/v1/topics"): Right.LOOK,
     ("PUT", "/v1/topics/{topic}"): Right.MANAGE,
@@ -209,7 +210,7 @@ def needs(operation: Operation) -> Iterator[Need]:
         case PutSchedule():
             yield Need(Right.MANAGE, operation.schedule)
             yield Need(Right.SEND, operation.plan.queue or operation.plan.topic)
-        case DeleteSchedule() | GetSchedule():
+        case DeleteSchedule() | PauseSchedule() | GetSchedule():
             yield Need(Right.MANAGE, operation.schedule)
         case ListSchedules():  # as of queues
             yield Need(Right.MANAGE)

@@ -11,7 +11,7 @@ from aiohttp import web
 from api.messages import MessageIn, PackedMessageIn, decode_part, encode_message
 from api.options import read_runs
 from api.problem import REFUSALS, SERVER, invalid
-from api.request import Wish, answer, integer, read_either, wants_msgpack
+from api.request import Wish, answer, integer, read, read_either, wants_msgpack
 from api.rest import query, submit
 from api.times import timestamp
 from cluster.cron import ScheduleError
@@ -31,6 +31,7 @@ from storage.schedule_operations import (
     DeleteSchedule,
     GetSchedule,
     ListSchedules,
+    PauseSchedule,
     PutSchedule,
     ScheduleInfo,
     ScheduleList,
@@ -70,6 +71,12 @@ class PackedScheduleIn(_Plan):
     """A schedule, and the message that it sends, in msgpack."""
 
     message: PackedMessageIn | _Unset = _UNSET
+
+
+class PauseIn(Wish):
+    """Whether a schedule is to wait."""
+
+    paused: bool
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -243,6 +250,13 @@ async def get_schedule(request: web.Request) -> web.Response:
     return answer(request, _told(found.schedule, NEXT_SHOWN, raw=wants_msgpack(request)), headers=headers)
 
 
+async def pause_schedule(request: web.Request) -> web.Response:
+    """Pause a schedule, or have it go on, whatever else it is told meanwhile."""
+    name, wish = _name(request), await read(request, PauseIn)
+    await submit(request, PauseSchedule(name, wish.paused))
+    return web.Response(status=204, headers={"Server": SERVER})
+
+
 async def delete_schedule(request: web.Request) -> web.Response:
     """Forget a schedule."""
     await submit(request, DeleteSchedule(_name(request)))
@@ -253,5 +267,6 @@ ROUTES = (
     web.get("/v1/schedules", list_schedules, allow_head=False),
     web.put("/v1/schedules/{schedule}", put_schedule),
     web.get("/v1/schedules/{schedule}", get_schedule, allow_head=False),
+    web.patch("/v1/schedules/{schedule}", pause_schedule),
     web.delete("/v1/schedules/{schedule}", delete_schedule),
 )

@@ -363,6 +363,7 @@ SCHEMAS: dict[str, Any] = {
             {"oneOf": [{"required": ["queue"]}, {"required": ["topic"]}]},
         ],
     },
+    "PauseIn": _closed(["paused"], paused=_FLAG),
     "SchedulePut": _object(
         ["schedule", "changed", "next"], schedule=TEXT, changed={"type": "boolean"}, next=_list(_TIME)
     ),

@@ -100,8 +100,8 @@ from storage.receiving import receive
 from storage.records import KeyMemory
 from storage.redrive import cancel_redrive, start_redrive, step_redrive
 from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
-from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
-from storage.schedules import delete_schedule, occur, put_schedule
+from storage.schedule_operations import DeleteSchedule, Occur, PauseSchedule, PutSchedule
+from storage.schedules import delete_schedule, occur, pause_schedule, put_schedule
 from storage.sending import Bodies, send
 from storage.settings import QUEUE_NAME, contradiction, malformed, out_of_range, rate_out_of_range
 from storage.settling import settle
@@ -332,6 +332,8 @@ def _do(turn: Turn, operation: Operation, bodies: Bodies) -> Outcome:
             return put_schedule(turn, operation)
         case DeleteSchedule():
             return delete_schedule(turn, operation.schedule)
+        case PauseSchedule():
+            return pause_schedule(turn, operation)
         case PutParty():
             return put_party(turn, operation)
         case DeleteParty():

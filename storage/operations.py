@@ -46,6 +46,7 @@ from storage.schedule_operations import (
     ListSchedules,
     Occur,
     Occurred,
+    PauseSchedule,
     PutSchedule,
     ScheduleInfo,
     ScheduleList,
@@ -251,6 +252,7 @@ Plain = (
     | Publish
     | PutSchedule
     | DeleteSchedule
+    | PauseSchedule
     | StartRedrive
     | CancelRedrive
     | CreateAccessKey

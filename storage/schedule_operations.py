@@ -22,6 +22,13 @@ class DeleteSchedule(msgspec.Struct, array_like=True, frozen=True, tag=21):
     schedule: str
 
 
+class PauseSchedule(msgspec.Struct, array_like=True, frozen=True, tag=31):
+    """Pause a schedule, or have it go on: all else stays as it is. → `SchedulePut`."""
+
+    schedule: str
+    paused: bool
+
+
 class Occur(msgspec.Struct, array_like=True, frozen=True, tag=22):
     """The leader's own: a schedule's time has come. Send its message, the item's block, and wait for `next_ms`. →
     `Occurred`.

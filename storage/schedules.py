@@ -28,7 +28,7 @@ from storage.options import (
 )
 from storage.publishing import publish
 from storage.records import DEAD, NEVER, PRESENT, Schedule
-from storage.schedule_operations import Occur, Occurred, PutSchedule, SchedulePut
+from storage.schedule_operations import Occur, Occurred, PauseSchedule, PutSchedule, SchedulePut
 from storage.sending import Bodies, send
 from storage.topic_operations import Publish, Published, Target
 from storage.turn import Turn
@@ -44,6 +44,18 @@ def put_schedule(turn: Turn, operation: PutSchedule) -> Outcome:
         turn.shard.schedules += 1
         _file(turn, Schedule(name, plan, turn.now_ms, 0, after_ms=turn.now_ms))
         return SchedulePut(True, True, 0, turn.now_ms)
+    return _change(turn, schedule, plan)
+
+
+def pause_schedule(turn: Turn, operation: PauseSchedule) -> Outcome:
+    """Pause a schedule, or have it go on."""
+    schedule = _find(turn, operation.schedule)
+    if schedule is None:
+        return Refused(SCHEDULE_NOT_FOUND)
+    return _change(turn, schedule, msgspec.structs.replace(schedule.plan, paused=operation.paused))
+
+
+def _change(turn: Turn, schedule: Schedule, plan: Plan) -> SchedulePut:
     if schedule.plan == plan:
         return SchedulePut(False, False, schedule.next_ms, schedule.after_ms)
     _take_out(turn, schedule)

@@ -221,7 +221,7 @@ def _blank(kind: type[Any]) -> list[Any]:
         "plan": ["q", b""],
         "kind": "producer",
     }
-    by_type = {str: "q", int: 1, bytes: b""}
+    by_type = {str: "q", int: 1, bytes: b"", bool: True}
     required = [field for field in msgspec.structs.fields(kind) if field.required]
     return [by_name.get(field.name, by_type.get(field.type, [])) for field in required]
 

@@ -59,12 +59,14 @@ async def test_what_is_told_can_be_put_again_and_changes_nothing(node: Gateway) 
 async def test_a_paused_schedule_goes_on_where_it_was(node: Gateway) -> None:
     await put(node, **EVERY)
     node.client.pass_time(0)
-    assert (await put(node, **EVERY, paused=True))["next"] == []
+    assert (await ask(node, "PATCH", URL, {"paused": True})).status == 204
     node.client.pass_time(90_000)
     assert await waiting(node) == []
     assert (await ask(node, "GET", URL))["next"] == []
-    await put(node, **EVERY)
+    await put(node, **EVERY | {"message": {"body": "tock"}}, paused=True)
+    assert (await ask(node, "PATCH", URL, {"paused": False})).status == 204
     node.client.pass_time(0)
+    assert [message["body"] for message in await waiting(node)] == ["tock"]
     assert [message["occurrence"] for message in await waiting(node)] == ["2023-11-14T22:14:00.000Z"]
 
 
@@ -101,8 +103,8 @@ async def test_schedules_are_listed_page_by_page(node: Gateway) -> None:
 async def test_a_deleted_schedule_is_gone(node: Gateway) -> None:
     await put(node, **EVERY)
     assert (await ask(node, "DELETE", URL)).status == 204
-    for method in ("GET", "DELETE"):
-        gone = await ask(node, method, URL)
+    for method, wish in (("GET", None), ("DELETE", None), ("PATCH", {"paused": True})):
+        gone = await ask(node, method, URL, wish)
         assert (gone.status, gone["type"]) == (404, "urn:trimaran:schedule-not-found")
 
 

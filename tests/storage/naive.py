@@ -53,7 +53,7 @@ from storage.options import (
 from storage.party_operations import DeleteParty, PutParty
 from storage.records import DEAD, Dead
 from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
-from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
+from storage.schedule_operations import DeleteSchedule, Occur, PauseSchedule, PutSchedule
 from storage.settings import QueueSettings, Rate
 from storage.settling import NACKED
 from storage.topic_operations import (
@@ -259,7 +259,7 @@ class Naive:
                 return self.put_queue(operation)
             case Transaction():
                 return self.transact(operation, bodies)
-            case PutSchedule() | DeleteSchedule() | Occur():
+            case PutSchedule() | DeleteSchedule() | PauseSchedule() | Occur():
                 return self.schedules.do(operation, bodies)
             case PutParty() | DeleteParty():
                 return self.parties.do(operation)

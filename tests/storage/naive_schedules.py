@@ -19,7 +19,7 @@ from storage.options import (
     Plan,
     Run,
 )
-from storage.schedule_operations import DeleteSchedule, Occur, Occurred, PutSchedule, SchedulePut
+from storage.schedule_operations import DeleteSchedule, Occur, Occurred, PauseSchedule, PutSchedule, SchedulePut
 
 if TYPE_CHECKING:
     from tests.storage.naive import Body, Naive
@@ -54,13 +54,19 @@ class Schedules:
         self.model = model
         self.known: dict[str, Schedule] = {}
 
-    def do(self, operation: PutSchedule | DeleteSchedule | Occur, bodies: list[Body]) -> Outcome:
+    def do(self, operation: PutSchedule | DeleteSchedule | PauseSchedule | Occur, bodies: list[Body]) -> Outcome:
         match operation:
             case PutSchedule():
                 return self.put_schedule(operation.schedule, operation.plan)
             case DeleteSchedule():
                 found = self.known.pop(operation.schedule, None)
                 return Refused(codes.SCHEDULE_NOT_FOUND) if found is None else Done()
+            case PauseSchedule():
+                found = self.known.get(operation.schedule)
+                if found is None:
+                    return Refused(codes.SCHEDULE_NOT_FOUND)
+                plan = msgspec.structs.replace(found.plan, paused=operation.paused)
+                return self.put_schedule(operation.schedule, plan)
             case Occur():
                 return self.occur(operation, bodies)
 

@@ -32,7 +32,7 @@ from storage.options import (
 )
 from storage.party_operations import DeleteParty, Kind, PutParty
 from storage.redrive_operations import CancelRedrive, StartRedrive
-from storage.schedule_operations import DeleteSchedule, Occur, PutSchedule
+from storage.schedule_operations import DeleteSchedule, Occur, PauseSchedule, PutSchedule
 from storage.settings import Backoff, QueueSettings, Rate, contradiction
 from tests.storage.life import Life
 from tests.storage.naive import Body
@@ -272,6 +272,10 @@ class AllRules(Life):
     @rule(name=st.sampled_from("xy"), plan=PLANS, delete=st.sampled_from([False] * 4 + [True]), more=MORE)
     def schedule(self, name: str, plan: Plan, delete: bool, more: bool) -> None:
         self.add(1, DeleteSchedule(name) if delete else PutSchedule(name, plan), more=more)
+
+    @rule(name=st.sampled_from("xy"), paused=st.booleans(), more=MORE)
+    def pause(self, name: str, paused: bool, more: bool) -> None:
+        self.add(1, PauseSchedule(name, paused), more=more)
 
     @rule(
         name=st.sampled_from("xxy"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from storage import schedule_look
@@ -21,7 +22,7 @@ from storage.operations import (
 )
 from storage.options import Options, Plan
 from storage.records import Schedule
-from storage.schedule_operations import Occur, Occurred, PutSchedule
+from storage.schedule_operations import Occur, Occurred, PauseSchedule, PutSchedule, SchedulePut
 from storage.settings import QueueSettings
 from tests.storage.test_machine import START_MS, Shard
 
@@ -67,6 +68,20 @@ def test_what_was_proposed_of_an_older_plan_is_not_sent(shard: Shard) -> None:
     put(shard, body=b"another")
     assert occur(shard, DUE_MS, DUE_MS + 1000) == Occurred("stale")
     assert occur(shard, DUE_MS, DUE_MS + 1000, version=2) == Occurred("sent")
+
+
+def test_a_pause_changes_nothing_else(shard: Shard) -> None:
+    put(shard, cron="", overlap="skip", catch_up="all")
+    occur(shard, 0, DUE_MS)
+    before = standing(shard)
+    assert shard.do(PauseSchedule("s", True)) == SchedulePut(False, True, DUE_MS, before.after_ms)
+    assert shard.do(PauseSchedule("s", True)) == SchedulePut(False, False, DUE_MS, before.after_ms)
+    assert standing(shard).plan == msgspec.structs.replace(before.plan, paused=True)
+    assert occur(shard, DUE_MS, DUE_MS + 1000) == Occurred("stale"), "it was proposed before the pause"
+    put(shard, cron="", overlap="skip", catch_up="all", body=b"another", paused=True)
+    shard.do(PauseSchedule("s", False))
+    assert standing(shard).plan.body == b"another", "what was put during the pause stays"
+    assert (standing(shard).next_ms, standing(shard).resumed_ms) == (DUE_MS, shard.now_ms)
 
 
 def test_other_times_begin_anew_and_the_same_go_on(shard: Shard) -> None:
