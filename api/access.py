@@ -11,6 +11,8 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
+import socket
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -36,7 +38,7 @@ SERVICE = "trimaran"
 ASK_AGAIN_S = 0.2
 """Who names a key that is not known waits until the cluster is asked, which is no more often than so: the key may have
 been made a moment ago, but anybody may name one."""
-_PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host")
+_PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
 _BROWSED = ("Origin", "Sec-Fetch-Site")
 _log = structlog.get_logger()
 _O = TypeVar("_O", bound=Operation)
@@ -228,7 +230,8 @@ async def _identify(request: web.Request, right: Right) -> Grant:
         if is_local(request) or request.config_dict[SETTINGS].insecure_listen:
             return Grant(None, known.trouble)
         raise _unknown(
-            "There are no access keys yet, and without them only programs on the same machine are served.",
+            "There are no access keys yet, and without them only programs on the same machine are served, which ask "
+            "for it by its address or as localhost.",
             "Make the first on a node's own machine: trimaran keys create --role admin.",
         )
     authorization = request.headers.get("Authorization", "")
@@ -293,7 +296,33 @@ def first(listed: str) -> str:
 
 def is_local(request: web.Request) -> bool:
     """Whether a program on this machine asks: not somebody behind a proxy on it, and no page in a browser on it."""
-    return _is_loopback(request.remote or "") and not any(name in request.headers for name in (*_PROXIED, *_BROWSED))
+    headers = request.headers
+    return (
+        _is_loopback(request.remote or "")
+        and not any(name in headers for name in (*_PROXIED, *_BROWSED))
+        and _is_own(headers.get("Host", ""))
+    )
+
+
+@lru_cache(maxsize=1024)
+def _is_own(host: str) -> bool:
+    """Whether a Host header names this machine, by an address or a name that nobody else can have.
+
+    The owner of a domain may have it lead to 127.0.0.1: a browser then takes the node for that page's own server, whose
+    GETs come without an Origin.
+    """
+    name = re.sub(r":\d*$", "", host).lower()
+    if "." not in name or name.endswith(".localhost") or name == socket.gethostname().lower():
+        return True
+    return _is_address(name.removeprefix("[").removesuffix("]"))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1024)

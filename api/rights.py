@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar, assert_never
 import msgspec
 
 from cluster.client import ClusterTrouble
-from storage.access import ADMIN, matches
+from storage.access import ADMIN, ALL_QUEUES, matches
 from storage.operations import (
     Ack,
     AskWhy,
@@ -171,6 +171,7 @@ NAMED = ("queue", "topic", "schedule")
 """What in a path is a name that patterns are for."""
 
 
+_BOUND = ListQueues | ListSchedules | ListTopics | PreviewRedrive | StartRedrive
 _O = TypeVar("_O", bound=Operation)
 
 
@@ -199,13 +200,14 @@ def needs(operation: Operation) -> Iterator[Need]:
             yield Need(Right.LOOK, operation.queue)
         case PutQueue():
             yield Need(Right.MANAGE, operation.queue)
-            if operation.settings.dead_letter_queue is not None:  # where it would have the cluster send
-                yield Need(Right.SEND, operation.settings.dead_letter_queue)
+            before, to = operation.instead_of, operation.settings.dead_letter_queue
+            if to is not None and (before is None or before.dead_letter_queue != to):  # it would have the cluster send
+                yield Need(Right.SEND, to)
         case DeleteQueue() | PurgeQueue() | ChangeMessage() | CancelMessage() | CancelRedrive():
             yield Need(Right.MANAGE, operation.queue)
         case StartRedrive():
             yield Need(Right.MANAGE, operation.queue)
-            if operation.to:
+            if operation.to:  # without, `Grant.bound` sees to it that messages go only where one may send
                 yield Need(Right.SEND, operation.to)
         case PutSchedule():
             yield Need(Right.MANAGE, operation.schedule)
@@ -245,6 +247,10 @@ class AccessKey(NamedTuple):
     roles: tuple[str, ...]
     queues: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Without the secret: what is shown may be logged."""
+        return f"AccessKey({self.id}, {', '.join(self.roles)})"
+
 
 class Grant(NamedTuple):
     """What whoever asks may do: all that `key` allows; all there is if there is no key.
@@ -267,8 +273,8 @@ class Grant(NamedTuple):
         return has_right and (need.name is None or self.sees(need.name))
 
     def bound(self, operation: _O) -> _O:
-        """The operation as far as it may be seen: of a list, what the patterns are for."""
-        if self.key is not None and isinstance(operation, ListQueues | ListSchedules | ListTopics):
+        """The operation as far as it may be done: of a list, of what would be redriven, what the patterns are for."""
+        if self.key is not None and isinstance(operation, _BOUND) and ALL_QUEUES not in self.key.queues:
             return msgspec.structs.replace(operation, patterns=list(self.key.queues))
         return operation
 

@@ -367,7 +367,7 @@ class Redrive(msgspec.Struct, array_like=True):
     It looks at ids below `until_id`, of `messages` there were then, and has looked at those up to `after`. `looked`
     were there, `moved` were moved, `held` were wanted but leased. `targets` are the queues it has moved to; of an undo
     those it moves from, of which it is at the one numbered `target`. `step` steps were taken; the next is due at
-    `due_ms`, 0 for never. `served_us` as for a queue.
+    `due_ms`, 0 for never. `served_us` as for a queue. `patterns`: for which queues whoever began it may do so.
     """
 
     task: int
@@ -391,6 +391,7 @@ class Redrive(msgspec.Struct, array_like=True):
     targets: list[Moved] = []
     due_ms: int = 0
     served_us: int = 0
+    patterns: list[str] = []
 
 
 class Topic(msgspec.Struct, array_like=True):

@@ -8,9 +8,11 @@ leased by then is left alone. What a destination cannot take stops the task; all
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 from storage import flow, history, records
+from storage.access import matches
 from storage.codes import (
     QUEUE_NOT_FOUND,
     REDRIVE_IS_UNDO,
@@ -54,7 +56,8 @@ def start_redrive(turn: Turn, operation: StartRedrive) -> Outcome:
             return Refused(REDRIVE_NOT_FOUND)
         if undone.undoes:
             return Refused(REDRIVE_IS_UNDO)
-        to, wanted, messages, targets = queue.name, EVERY_LETTER, undone.moved, undone.targets
+        to, wanted, messages = queue.name, EVERY_LETTER, undone.moved
+        targets = [each for each in undone.targets if _is_for(operation.patterns, each.queue)]
     elif to:
         target = turn.queue(to)
         if target is None:
@@ -74,6 +77,7 @@ def start_redrive(turn: Turn, operation: StartRedrive) -> Outcome:
         messages,
         queue.next_id,
         targets=targets,
+        patterns=operation.patterns,
     )
     _go_on(turn, queue.number, redrive, turn.now_ms)
     return RedriveTask(queue.name, redrive)
@@ -210,7 +214,7 @@ class _Step:
 
     def _move_on(self, chunk_id: int, chunk: Chunk, segment: Segment) -> None:
         turn, queue, redrive = self._turn, self._queue, self._redrive
-        name = destination(redrive.to, segment)
+        name = destination(redrive.to, segment, redrive.patterns)
         if name == queue.name and segment.due_ms != DEAD:
             return  # it is there
         target = self._target(name) if name else None
@@ -291,11 +295,17 @@ class _Step:
         return segment if count else None
 
 
-def destination(to: str, segment: Segment) -> str:
-    """Where a dead letter goes: `to`, or else where it was given up; empty if that is unknown, or past."""
+def destination(to: str, segment: Segment, patterns: Sequence[str]) -> str:
+    """Where a dead letter goes: `to`, or else where it was given up; empty if that is unknown, past, or not allowed."""
     if to:
         return to
-    return "" if segment.dead is None or segment.redriven else segment.dead.queue
+    if segment.dead is None or segment.redriven or not _is_for(patterns, segment.dead.queue):
+        return ""
+    return segment.dead.queue
+
+
+def _is_for(patterns: Sequence[str], name: str) -> bool:
+    return not patterns or any(matches(pattern, name) for pattern in patterns)
 
 
 def is_undoable(segment: Segment, task: int) -> bool:

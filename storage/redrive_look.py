@@ -8,7 +8,7 @@ once, on one replica.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from storage import flow, records
@@ -183,11 +183,11 @@ class _Look:
         self.runs.append((message_id, count))
 
 
-def _chooser(queue: Queue, to: str) -> Callable[[Segment], str]:
+def _chooser(queue: Queue, to: str, patterns: Sequence[str]) -> Callable[[Segment], str]:
     """Where the messages of a segment of `queue` would go, if to anywhere."""
 
     def choose(segment: Segment) -> str:
-        name = destination(to, segment)
+        name = destination(to, segment, patterns)
         return "" if name == queue.name and segment.due_ms != DEAD else name
 
     return choose
@@ -198,7 +198,7 @@ def _preview(state: State, queue: Queue, query: PreviewRedrive) -> Outcome:
         wanted = wanted_by(query.filter)
     except FilterError:
         return Refused(REDRIVE_FILTER)
-    look = _Look(state, queue, query.after, queue.next_id, wanted, _chooser(queue, query.to), ID_END)
+    look = _Look(state, queue, query.after, queue.next_id, wanted, _chooser(queue, query.to, query.patterns), ID_END)
     return Previewed(look.looked, look.held, dict(sorted(look.destinations.items())), look.upto, look.complete)
 
 
@@ -228,7 +228,7 @@ def next_step(state: State, now_ms: int) -> StepRedrive | None:
         wanted = wanted_by(redrive.filter)
     except FilterError:  # a gateway has compiled it: here is another version
         return StepRedrive(number, task, redrive.step, [], redrive.after, cause=REDRIVE_FILTER)
-    choose = _chooser(queue, redrive.to)
+    choose = _chooser(queue, redrive.to, redrive.patterns)
     look = _Look(state, queue, redrive.after, redrive.until_id, wanted, choose, messages_max)
     return StepRedrive(number, task, redrive.step, look.runs, look.upto, 0, look.looked, look.held)
 

@@ -14,7 +14,8 @@ class StartRedrive(msgspec.Struct, array_like=True, frozen=True, tag=23):
     """Move the queue's dead letters that `filter` wants to the queue `to` (empty: each to where it was given up), at
     `rate`. → `RedriveTask`.
 
-    undo: move back what that task has moved instead; `to` and `filter` do not count then.
+    undo: move back what that task has moved instead; `to` and `filter` do not count then. patterns: without `to`, only
+    to (of an undo: only from) queues that one of them is for (`storage.access.matches`); none: all.
     """
 
     queue: str
@@ -22,6 +23,7 @@ class StartRedrive(msgspec.Struct, array_like=True, frozen=True, tag=23):
     filter: RedriveFilter = EVERY_LETTER
     rate: Rate | None = None
     undo: int = 0
+    patterns: list[str] = []
 
 
 class CancelRedrive(msgspec.Struct, array_like=True, frozen=True, tag=24):
@@ -70,6 +72,7 @@ class PreviewRedrive(msgspec.Struct, array_like=True, frozen=True, tag=49):
     to: str = ""
     filter: RedriveFilter = EVERY_LETTER
     after: int = 0
+    patterns: list[str] = []
 
 
 class GroupDead(msgspec.Struct, array_like=True, frozen=True, tag=50):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +18,12 @@ import structlog
 from aiohttp import web
 
 from api.access import KEYS, first, http_request, is_local
-from api.aws import protocols, query, sns, sqs
+from api.aws import protocols, query, sigv4, sns, sqs
 from api.aws.calls import Call, Once, Submit
 from api.aws.errors import AwsError, common, sayable
-from api.aws.keys import admitted, authenticate
+from api.aws.keys import Sender, admitted, authenticate
 from api.aws.names import is_host
-from api.aws.protocols import SNS, SQS_JSON, SQS_QUERY, Dialect
+from api.aws.protocols import SNS, SQS, SQS_JSON, SQS_QUERY, Dialect
 from api.aws.shapes import Shape
 from api.drain import DRAIN
 from api.measures import ACTION, PROBLEM
@@ -66,17 +66,19 @@ async def _answer(request: web.Request) -> web.Response:
     dialect = SQS_JSON if "X-Amz-Target" in request.headers else SQS_QUERY
     try:
         body = await read_bytes(request)
+        sender = await _authenticate(request, body, _SERVICES_IN_JSON if dialect.is_json else _SERVICES_IN_QUERY)
         content: bytes | dict[str, str] = body
         if dialect.is_json:
             action = protocols.targeted(request.headers["X-Amz-Target"])
         else:
             content = _parameters(request, body)
             dialect = protocols.dialect(content)
+            if sender.claim is not None:
+                sigv4.check_service(sender.claim, dialect.service.name)
             action = dialect.known(content.get("Action", ""))
         request[ACTION] = f"{dialect.service.name.upper()} {action}"
-        grant = await _authenticate(request, body, dialect.service.name)
         wish = dialect.read(action, content)
-        rendered = dialect.answer(action, await _act(request, grant, body, dialect, action, wish), request_id)
+        rendered = dialect.answer(action, await _act(request, sender.grant, body, dialect, action, wish), request_id)
     except AwsError as error:
         refusal = error
     except ClusterTrouble as trouble:
@@ -126,9 +128,13 @@ def _told(problem: Problem) -> AwsError:
 # --- who asks ---------------------------------------------------------------------------------------------------------
 
 
-async def _authenticate(request: web.Request, body: bytes, service: str) -> Grant:
-    asked = http_request(request, body)
-    return await authenticate(request.config_dict[KEYS], asked, service, datetime.now(UTC), is_local=is_local(request))
+_SERVICES_IN_JSON, _SERVICES_IN_QUERY = (SQS.name,), (SQS.name, SNS.name)
+"""What may have been signed for. Which of the two it is, a form says; but it is not read for strangers."""
+
+
+async def _authenticate(request: web.Request, body: bytes, services: Sequence[str]) -> Sender:
+    asked, now = http_request(request, body), datetime.now(UTC)
+    return await authenticate(request.config_dict[KEYS], asked, services, now, is_local=is_local(request))
 
 
 def base_url(request: web.Request) -> str:
@@ -152,8 +158,13 @@ def base_url(request: web.Request) -> str:
 def _call(request: web.Request, body: bytes, submit: Submit) -> Call:
     """This request, as the actions see it."""
     trace, invocation = (_header(request, name) for name in (_TRACE, _INVOCATION))
-    whole = b"" if invocation is None else hashlib.blake2b(body, digest_size=16).digest()
-    return Call(submit, base_url(request), trace, invocation, whole)
+    return Call(submit, base_url(request), trace, invocation, b"" if invocation is None else _digest(request, body))
+
+
+def _digest(request: web.Request, body: bytes) -> bytes:
+    """Of all that a request asks for, part of which its query may say."""
+    _, mark, asked = request.raw_path.partition("?")
+    return hashlib.blake2b(body + (mark + asked).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 def _header(request: web.Request, name: str) -> str | None:

@@ -6,24 +6,38 @@ with whatever they were given. As soon as there is one, every request must be si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from api.access import KeyRing
 from api.aws import sigv4
 from api.aws.errors import AwsError, common
 from api.aws.names import ACCOUNT, REGION
-from api.aws.sigv4 import HttpRequest
+from api.aws.sigv4 import Claim, HttpRequest
 from api.rights import Grant, Need
 from storage.operations import Operation
 
 
-async def authenticate(ring: KeyRing, request: HttpRequest, service: str, now: datetime, *, is_local: bool) -> Grant:
-    """What the sender of the request may do. Raises `AwsError` and `ClusterTrouble`."""
+class Sender(NamedTuple):
+    """Who sent a request: what they may do, and what they signed, if they had to."""
+
+    grant: Grant
+    claim: Claim | None
+
+
+async def authenticate(
+    ring: KeyRing, request: HttpRequest, services: Sequence[str], now: datetime, *, is_local: bool
+) -> Sender:
+    """Who sent the request, which must be signed for one of the services. Raises `AwsError` and `ClusterTrouble`."""
     known = await ring.known()
     if not known.keys:
         if is_local:
-            return Grant(None)
-        said = "Access denied: there are no access keys, and without them only clients on the same machine are served."
+            return Sender(Grant(None), None)
+        said = (
+            "Access denied: there are no access keys, and without them only clients on the same machine are served, "
+            "which ask for it by its address or as localhost."
+        )
         raise common("AccessDeniedException", said)
     claim = sigv4.read(request)
     if claim is None:
@@ -31,8 +45,8 @@ async def authenticate(ring: KeyRing, request: HttpRequest, service: str, now: d
     key = await ring.find(claim.access_key_id, known)
     if key is None:
         raise common("InvalidClientTokenIdException", "The security token included in the request is invalid.")
-    sigv4.verify(claim, request, key.secret, service, now)
-    return Grant(key)
+    sigv4.verify(claim, request, key.secret, claim.service if claim.service in services else services[0], now)
+    return Sender(Grant(key), claim)
 
 
 def admitted(grant: Grant, operation: Operation, service: str, action: str) -> Operation:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_plus
 
 from api.aws.errors import AwsError, common
 
@@ -143,8 +143,7 @@ def _at(stamp: str) -> datetime:
 
 def verify(claim: Claim, request: HttpRequest, secret: str, service: str, now: datetime) -> None:
     """Check the claim against the `secret` of its key, for a request to `service`, at `now`. Raises `AwsError`."""
-    if claim.service != service:
-        raise _mismatch(f"Credential should be scoped to correct service: '{service}'.")
+    check_service(claim, service)
     _check_time(claim, now)
     unsigned = [
         name for name in _MUST_BE_SIGNED if request.header(name) is not None and name not in claim.signed_headers
@@ -156,6 +155,12 @@ def verify(claim: Claim, request: HttpRequest, secret: str, service: str, now: d
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
             "Access Key and signing method. Consult the service documentation for details."
         )
+
+
+def check_service(claim: Claim, service: str) -> None:
+    """Check that a request to `service` was signed for it. Raises `AwsError`."""
+    if claim.service != service:
+        raise _mismatch(f"Credential should be scoped to correct service: '{service}'.")
 
 
 def _check_time(claim: Claim, now: datetime) -> None:
@@ -227,11 +232,13 @@ def _encoded(text: str) -> str:
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
-    """Names and values. NB: a signer encodes a space as %20, and to it a plus is a plus."""
+    """Names and values. NB: a plus is a space, as to those who read parameters: what is signed is what is meant."""
     pairs = (pair.partition("=") for pair in query.split("&") if pair)
-    return [
-        (unquote(name, errors="surrogateescape"), unquote(value, errors="surrogateescape")) for name, _, value in pairs
-    ]
+    return [(_decoded(name), _decoded(value)) for name, _, value in pairs]
+
+
+def _decoded(text: str) -> str:
+    return unquote_plus(text, errors="surrogateescape")
 
 
 def _canonical_headers(request: HttpRequest, names: Sequence[str]) -> list[str]:

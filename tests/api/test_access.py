@@ -200,6 +200,12 @@ def grant(role: str, *queues: str) -> Grant:
     return Grant(AccessKey("ID", SECRET, (role,), queues))
 
 
+def test_a_key_is_shown_without_its_secret() -> None:
+    shown = repr(grant("producer", "jobs"))
+    assert "ID" in shown
+    assert SECRET not in shown
+
+
 def test_every_operation_needs_a_right() -> None:
     """Each kind, made of nothing but its names."""
     kinds = typing.get_args(Operation)

@@ -360,7 +360,10 @@ async def url_told(node: Gateway, **headers: str) -> str:
 
 
 async def test_urls_are_where_the_client_came_to(node: Gateway) -> None:
-    assert await url_told(node, Host="queue.example.com:8080") == "http://queue.example.com:8080/000000000000/jobs"
+    async with with_a_key() as other:
+        signed, host = Caller(other, in_json=True, sign=True), {"Host": "queue.example.com:8080"}
+        url = (await signed("CreateQueue", host, QueueName="jobs"))["QueueUrl"]
+        assert url == "http://queue.example.com:8080/000000000000/jobs"
     assert await url_told(node, Host="[::1]:7700") == "http://[::1]:7700/000000000000/jobs"
     for wrong in ("a b", 'a"><script>', "a/b", ""):
         assert await url_told(node, Host=wrong) == f"http://127.0.0.1:{node.port}/000000000000/jobs"

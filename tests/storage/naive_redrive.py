@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from storage import codes, limits
@@ -36,6 +37,10 @@ FILTERS: dict[RedriveFilter, Callable[[Message], bool]] = {
 def told(message: Message) -> tuple[str, object]:
     dead = None if message.redriven else message.dead
     return (dead.reason if dead is not None else ""), dead
+
+
+def may(operation: StartRedrive, name: str) -> bool:
+    return not operation.patterns or any(fnmatchcase(name, pattern) for pattern in operation.patterns)
 
 
 @dataclass
@@ -108,7 +113,7 @@ class Redrives:
         number = self._count
         known[number] = Task(operation, self._naive.now_ms, messages, queue.next_id, number, Bucket())
         if operation.undo:  # what is to be undone is known from now on, whatever becomes of the task
-            known[number].moved = list(known[operation.undo].moved)
+            known[number].moved = [each for each in known[operation.undo].moved if may(operation, each[0])]
         assert isinstance(actual, RedriveTask)
         assert actual.redrive.task == number
         return actual
@@ -180,7 +185,7 @@ class Redrives:
         """Where a message would go, if to anywhere."""
         name = task.operation.to
         if not name and message.dead is not None and not message.redriven:
-            name = message.dead.queue
+            name = message.dead.queue if may(task.operation, message.dead.queue) else ""
         here = next(known for known, each in self._naive.queues.items() if each is queue)
         return "" if name == here and message.state != "dead" else name
 

@@ -37,6 +37,7 @@ from storage.options import (
     Options,
     Run,
 )
+from storage.reading import find_queue
 from storage.records import Redrive, RedriveFilter
 from storage.redrive_operations import (
     CancelRedrive,
@@ -312,6 +313,33 @@ def test_an_undo_takes_back_what_waits_as_it_came(shard: Shard) -> None:
     assert [each.about for each in shard.listed("dead")] == before[2:]
     assert shard.do(StartRedrive("dead", undo=undo)) == Refused(codes.REDRIVE_IS_UNDO)
     assert shard.do(StartRedrive("dead", undo=99)) == Refused(codes.REDRIVE_NOT_FOUND)
+
+
+def test_a_task_moves_only_to_queues_that_whoever_began_it_may_send_to(shard: Shard) -> None:
+    shard.fail("q", "a", "b")
+    shard.fail("r", "c")
+    preview = shard.ask(PreviewRedrive("dead", patterns=["s", "q*"]))
+    assert isinstance(preview, Previewed)
+    assert preview.destinations == {"q": 2}
+    task = shard.start(StartRedrive("dead", patterns=["s", "q*"]))
+    shard.lead()
+    assert (shard.task(task).moved, shard.standing("r"), len(shard.standing("dead"))) == (2, [], 1)
+    forged = shard.start(StartRedrive("dead", patterns=["s"]))
+    left, dead = shard.listed("dead")[0].message_id, find_queue(shard.store, "dead")
+    assert dead is not None
+    shard.do(StepRedrive(dead.number, forged, 0, [(left, 1)], left), session=0)
+    assert shard.task(forged).moved == 0, "whatever a leader has found"
+
+
+def test_an_undo_takes_only_from_queues_that_whoever_began_it_may_send_to(shard: Shard) -> None:
+    shard.fail("q", "a", "b")
+    shard.fail("r", "c")
+    task = shard.start(StartRedrive("dead"))
+    shard.lead()
+    undo = shard.start(StartRedrive("dead", undo=task, patterns=["r"]))
+    shard.lead()
+    assert (shard.task(undo).state, shard.task(undo).moved) == ("done", 1)
+    assert [len(shard.listed(queue)) for queue in ("dead", "q", "r")] == [1, 2, 0]
 
 
 def test_an_undo_stops_when_the_dead_letter_queue_is_full(shard: Shard) -> None:

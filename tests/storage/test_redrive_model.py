@@ -87,14 +87,20 @@ class Redriving(Life):
             self.fail(queue, "g" if number % 2 else "", bodies, "why" if number else "else")
         wanted = data.draw(st.sampled_from([next(iter(FILTERS))] * 3 + list(FILTERS)))
         rate = data.draw(st.sampled_from([None, None, Rate(2, 1000), Rate(30, 1000, 3)]))
-        self.add(1, StartRedrive(LETTERS[queue], to, wanted, rate))
+        patterns = data.draw(st.sampled_from([[], [], ["a"], ["b", "c*"]]))
+        self.add(1, StartRedrive(LETTERS[queue], to, wanted, rate, patterns=patterns))
         self.go_on(0, steps, twice=False)
         if undo:
-            self.undo(queue, 0, steps)
+            self.undo(queue, 0, steps, [])
 
-    @rule(queue=SOURCES, back=st.integers(0, 2), steps=st.sampled_from([0, 1, 4]))
-    def undo(self, queue: str, back: int, steps: int) -> None:
-        self.add(1, StartRedrive(LETTERS[queue], undo=self.task(queue, back)))
+    @rule(
+        queue=SOURCES,
+        back=st.integers(0, 2),
+        steps=st.sampled_from([0, 1, 4]),
+        patterns=st.sampled_from([[], [], ["a"], ["b", "c*"]]),
+    )
+    def undo(self, queue: str, back: int, steps: int, patterns: list[str]) -> None:
+        self.add(1, StartRedrive(LETTERS[queue], undo=self.task(queue, back), patterns=patterns))
         self.go_on(0, steps, twice=False)
 
     @rule(queue=SOURCES, back=st.integers(1, 2), more=MORE)
