@@ -104,6 +104,16 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
         "The message is leased",
         "Wait until it is nacked or its lease ends: GET …/why says when, and who holds it.",
     ),
+    codes.FILTER_NOT_ALLOWED: (
+        409,
+        "A queue whose groups decide the order takes no filters",
+        "Receive without a filter, or have a topic route what you want to another queue (docs/topics.md).",
+    ),
+    codes.SELECTOR_LIMIT: (
+        429,
+        "Consumers ask with too many different filters",
+        "Use one of the filters that GET /v1/queues/{queue} tells, exactly as it is; unused ones go after ten minutes.",
+    ),
     codes.PARTY_NOT_FOUND: (404, "It is not registered", "Register it with PUT; nobody has to be to send or receive."),
     codes.PARTY_LIMIT: (409, "There are too many producers and consumers", "Delete those that are not needed."),
     codes.SCHEDULE_NOT_FOUND: (404, "There is no such schedule", "Create it with PUT /v1/schedules/{schedule}."),

@@ -52,6 +52,7 @@ from storage.redrive_operations import (
     StepRedrive,
 )
 from storage.schedule_operations import DeleteSchedule, GetSchedule, ListSchedules, Occur, PauseSchedule, PutSchedule
+from storage.sift_operations import Sift
 from storage.topic_operations import (
     DeleteSubscription,
     DeleteTopic,
@@ -233,7 +234,7 @@ def needs(operation: Operation) -> Iterator[Need]:
             yield Need(Right.MANAGE)
         case CreateAccessKey() | RevokeAccessKey() | ListAccessKeys():
             yield Need(Right.ADMINISTER)
-        case Pulse() | Forget() | Occur() | StepRedrive():  # the leader's and the gateways' own: nobody's to ask for
+        case Pulse() | Forget() | Occur() | StepRedrive() | Sift():  # the leader's and the gateways' own, nobody's
             yield Need(Right.ADMINISTER)
         case _:
             assert_never(operation)

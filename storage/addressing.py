@@ -13,6 +13,7 @@ from storage.dead_letters import NO_EXTRAS, rank_of
 from storage.operations import CancelMessage, ChangeMessage, Done, Outcome, Refused
 from storage.records import Chunk, Queue, Segment
 from storage.segments import isolate, slice_blocks
+from storage.sifting import cut as cut_selected
 from storage.turn import Turn
 
 
@@ -57,12 +58,16 @@ def change_message(turn: Turn, operation: ChangeMessage) -> Outcome:
     if segment.token:
         return Refused(MESSAGE_LEASED)
     pieces = _cut(chunk, message_id - chunk_id)
+    unsifted = turn.unsifted_since(queue, chunk_id)
     turn.hold_entry(chunk.index)
     turn.take_out_chunk(queue, chunk_id, chunk)
     for first, piece in pieces:
+        since: int | None = unsifted
         if chunk_id + first == message_id:
             _change(turn, queue, operation, piece)
-        turn.add_chunk(queue, chunk_id + first, piece)
+            if operation.properties is not None:
+                piece.selected, since = None, None
+        turn.add_chunk(queue, chunk_id + first, piece, since)
     turn.let_go_of_entry(chunk.index)
     history.cut(turn, queue, chunk_id, [(first, piece.count) for first, piece in pieces])
     history.note(turn, queue, message_id, 0, 1, history.CHANGED)
@@ -84,7 +89,8 @@ def _cut(chunk: Chunk, position: int) -> list[tuple[int, Chunk]]:
         extras = chunk.extras
         if extras is not None and extras.topic and first:
             extras = msgspec.structs.replace(extras, publish_id=extras.publish_id + first)
-        pieces.append((first, Chunk(chunk.index, chunk.sent_ms, blocks, sizes, inside, chunk.rank, extras)))
+        selected = cut_selected(chunk.selected, first, end - first)
+        pieces.append((first, Chunk(chunk.index, chunk.sent_ms, blocks, sizes, inside, chunk.rank, extras, selected)))
     return pieces
 
 

@@ -75,6 +75,28 @@ FILTER_BODY_DIGITS_MAX = 640
 FILTER_STEPS_MAX = 100_000
 """Elements of arrays, times the conditions put to each, that one filter looks at in one message: some milliseconds."""
 
+SELECTORS_MAX = 16
+"""Filters with which the consumers of one queue ask at a time: each is put to every message of the queue."""
+
+SELECTOR_BYTES_MAX = 8 * 1024
+"""Bytes of a filter that consumers ask with: every request brings it along, and every replica keeps it."""
+
+SELECTOR_WINDOW_MS = 10 * 60 * 1000
+"""How long a filter is remembered that nobody asks with: much longer than a consumer waits or restarts."""
+
+SIFT_MESSAGES_MAX = 1000
+"""Messages that are matched in one tick of the leader: some milliseconds with a few filters."""
+
+SIFT_BYTES_MAX = 1024 * 1024
+"""Bytes of messages that are read for that, one message excepted."""
+
+SIFT_BODY_BYTES_MAX = 64 * 1024
+"""Bytes of a body that consumers' filters read: the leader reads it between everything else. A larger one matches no
+filter of bodies."""
+
+TAKEABLE_CHUNKS_MAX = 8
+"""Chunks that are looked at for how many consumers with a filter may be woken at once."""
+
 ROUTING_CHARACTERS_MAX = 255
 """Characters of a routing key and of a pattern for it, as in AMQP."""
 

@@ -19,9 +19,9 @@ The life of a message:
                     moved to the dead-letter queue, READY there; where there is none: DEAD
 
 A rule that says no returns `Refused` and nothing has changed. `storage.records` is the map of what is kept;
-`storage.queries` reads it. The rules themselves: `queue_rules`, `sending`, `receiving`, `groups`, `flow`, `settling`,
-`dead_letters`, `redrive`, `addressing`, `transactions`, `publishing`, `schedules`, `parties`, `history`, `pulse`,
-`access`.
+`storage.queries` reads it. The rules themselves: `queue_rules`, `sending`, `receiving`, `sifting`, `groups`, `flow`,
+`settling`, `dead_letters`, `redrive`, `addressing`, `transactions`, `publishing`, `schedules`, `parties`, `history`,
+`pulse`, `access`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ from storage.limits import (
     SCHEDULE_EVERY_MS_MAX,
     SCHEDULE_EVERY_MS_MIN,
     SCHEDULE_MESSAGE_BYTES_MAX,
+    SELECTOR_BYTES_MAX,
     TIME_END_MS,
     TIME_ZONE_CHARACTERS_MAX,
     TRANSACTION_MESSAGES_MAX,
@@ -105,6 +106,8 @@ from storage.schedules import delete_schedule, occur, pause_schedule, put_schedu
 from storage.sending import Bodies, send
 from storage.settings import QUEUE_NAME, contradiction, malformed, out_of_range, rate_out_of_range
 from storage.settling import settle
+from storage.sift_operations import Sift
+from storage.sifting import sift
 from storage.state import State
 from storage.topic_operations import (
     DeleteSubscription,
@@ -200,6 +203,7 @@ def _is_sound(operation: Operation) -> bool:
                 and 0 <= operation.lease_ms <= HOLD_MS_MAX
                 and 0 < operation.token < ID_END
                 and _is_text(operation.consumer, CONSUMER_BYTES_MAX)
+                and _is_text(operation.filter, SELECTOR_BYTES_MAX)
             )
         case Ack():
             return _are_claims(operation.claims)
@@ -360,6 +364,8 @@ def _do(turn: Turn, operation: Operation, bodies: Bodies) -> Outcome:
             return cancel_redrive(turn, operation)
         case StepRedrive():
             return step_redrive(turn, operation)
+        case Sift():
+            return sift(turn, operation)
         case CreateAccessKey():
             return access.create_access_key(turn, operation)
         case RevokeAccessKey():

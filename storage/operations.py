@@ -12,15 +12,15 @@ received without re-encoding it:
 `kind` is the engine's: `ENTRY_KIND` for these entries, others for its own (no-ops, membership), which hold no items.
 
 `session` and `seq` are the operation's id: `session` names one run of one gateway, `seq` counts its operations from 1.
-Session 0 is the leader itself (`Pulse`, `Occur`, `StepRedrive`), whose operations are not remembered. `block` carries
-message bodies, see `storage.block`; only what adds messages has one.
+Session 0 is the leader itself (`Pulse`, `Occur`, `StepRedrive`, `Sift`), whose operations are not remembered. `block`
+carries message bodies, see `storage.block`; only what adds messages has one.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -53,6 +53,7 @@ from storage.schedule_operations import (
     SchedulePut,
 )
 from storage.settings import QueueSettings
+from storage.sift_operations import SelectorInfo, Sift
 from storage.topic_operations import (
     DeleteSubscription,
     DeleteTopic,
@@ -130,6 +131,9 @@ class Receive(msgspec.Struct, array_like=True, frozen=True, tag=5):
     `token` is 63 random bits made by the gateway: with the message id it is what a receipt proves.
     `lease_ms` 0 takes the queue's, and so does `wait_ms` -1: the leader holds the operation back meanwhile, unlogged,
     until something is ready or the time is over. `consumer` names who receives.
+
+    filter: only messages that it matches (JSON, see `storage.filters`; empty: all), of those already sifted. The leader
+    puts the number of the `selector` in its place, if it is known (see `storage.sifting`).
     """
 
     queue: str
@@ -138,6 +142,14 @@ class Receive(msgspec.Struct, array_like=True, frozen=True, tag=5):
     token: int
     wait_ms: int = 0
     consumer: str = ""
+    filter: str = ""
+    filter_on: Literal["attributes", "body"] = "attributes"
+    selector: int = 0
+
+    @property
+    def sieve(self) -> str:
+        """What tells its filter from others; empty: it has none."""
+        return f"{self.filter_on} {self.filter}" if self.filter else ""
 
 
 class Ack(msgspec.Struct, array_like=True, frozen=True, tag=6):
@@ -274,7 +286,7 @@ class Keyed(msgspec.Struct, array_like=True, frozen=True, tag=11):
     operation: Plain
 
 
-Change = Plain | Pulse | Forget | Keyed | Occur | StepRedrive
+Change = Plain | Pulse | Forget | Keyed | Occur | StepRedrive | Sift
 
 
 # --- queries: answered by the leader from what it has applied ---------------------------------------------------------
@@ -460,11 +472,15 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Received(msgspec.Struct, array_like=True, frozen=True, tag=6):
-    """These messages are leased under `token` until `until_ms` (cluster time). Their bodies are the block beside."""
+    """These messages are leased under `token` until `until_ms` (cluster time). Their bodies are the block beside.
+
+    sifting: there are none because not all messages have been put to the filter yet.
+    """
 
     token: int
     until_ms: int
     deliveries: list[Delivery]
+    sifting: bool = False
 
 
 class Settled(msgspec.Struct, array_like=True, frozen=True, tag=7):
@@ -495,7 +511,8 @@ class QueueInfo(msgspec.Struct, array_like=True, frozen=True, tag=32):
     """A queue as it is. `bytes` is what its messages hold: bodies and properties, as sent.
 
     `active` is the consumer that alone receives (single-active queues); `changed_ms` when its settings last changed.
-    `oldest_ms`, if it was asked for: when the first of its messages that is not dead was sent, 0 for none.
+    `oldest_ms`, if it was asked for: when the first of its messages that is not dead was sent, 0 for none. `selectors`:
+    the filters that consumers ask with (of one queue asked for by name).
     """
 
     queue: str
@@ -509,6 +526,7 @@ class QueueInfo(msgspec.Struct, array_like=True, frozen=True, tag=32):
     changed_ms: int = 0
     active: str = ""
     oldest_ms: int = 0
+    selectors: list[SelectorInfo] = []
 
 
 class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=33):

@@ -16,9 +16,19 @@ from storage.state import State
 from storage.turn import Turn
 
 
+def party_prefix(kind: str) -> bytes:
+    """What the keys of all producers, or of all consumers, begin with."""
+    return b"p" + kind[:1].encode()
+
+
+def party_key(kind: str, party_id: str) -> bytes:
+    """Key of a producer or consumer."""
+    return party_prefix(kind) + party_id.encode()
+
+
 def put_party(turn: Turn, operation: PutParty) -> Outcome:
     """Register a producer or a consumer."""
-    key = records.party_key(operation.kind, operation.id)
+    key = party_key(operation.kind, operation.id)
     found = turn.state.get(key)
     if found is None:
         if turn.shard.parties >= PARTIES_MAX:
@@ -37,7 +47,7 @@ def put_party(turn: Turn, operation: PutParty) -> Outcome:
 
 def delete_party(turn: Turn, kind: Kind, party_id: str) -> Outcome:
     """Forget a producer or a consumer."""
-    key = records.party_key(kind, party_id)
+    key = party_key(kind, party_id)
     if turn.state.get(key) is None:
         return Refused(PARTY_NOT_FOUND)
     turn.state.delete(key)
@@ -47,7 +57,7 @@ def delete_party(turn: Turn, kind: Kind, party_id: str) -> Outcome:
 
 def note_seen(turn: Turn, kind: Kind, party_id: str) -> None:
     """It has sent, or was delivered something. Nothing is noted of who is not registered."""
-    key = records.party_key(kind, party_id)
+    key = party_key(kind, party_id)
     found = turn.state.get(key)
     if found is None:
         return
@@ -63,10 +73,10 @@ def note_seen(turn: Turn, kind: Kind, party_id: str) -> None:
 def answer(state: State, query: GetParty | ListParties) -> Outcome:
     """One of them, or a page."""
     if isinstance(query, GetParty):
-        found = state.get(records.party_key(query.kind, query.id))
+        found = state.get(party_key(query.kind, query.id))
         return Refused(PARTY_NOT_FOUND) if found is None else PartyList([records.decode_party(found)])
     parties: list[Party] = []
-    for _, record in state.scan(records.party_prefix(query.kind), query.after.encode()):
+    for _, record in state.scan(party_prefix(query.kind), query.after.encode()):
         party = records.decode_party(record)
         if party.id == query.after:
             continue

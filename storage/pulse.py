@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from storage import groups, history, records
+from storage import groups, history, records, sieves
 from storage.dead_letters import LEASE_ENDED, expire, give_back, is_over
 from storage.operations import Outcome, Pulsed
 from storage.publishing import routes_due
 from storage.sending import dedups_due
+from storage.sifting import selector_due
 from storage.turn import Turn
 
 
@@ -36,6 +37,8 @@ def _step(turn: Turn, timer: bytes, due_ms: int, kind: bytes, subject: bytes, st
     if kind == records.TIMER_SESSION:
         turn.session_due(timer, records.read_u64(subject))
         return 0
+    if kind == records.TIMER_SELECTOR:
+        return selector_due(turn, timer, *sieves.read_selector_subject(subject), steps_max)
     turn.state.delete(timer)
     match kind:
         case records.TIMER_KEY:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage import flow, parties, records, redrive_look, schedule_look, topic_queries
+from storage import flow, parties, records, redrive_look, schedule_look, sieves, sifting, topic_queries
 from storage.access import matches
 from storage.block import Part, join
 from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
-from storage.limits import BATCH_MESSAGES_MAX, ID_END, RECEIVE_BYTES_MAX
+from storage.limits import BATCH_MESSAGES_MAX, ID_END, RECEIVE_BYTES_MAX, SELECTOR_WINDOW_MS
 from storage.operations import (
     AccessKeyList,
     AskWhy,
@@ -33,6 +33,7 @@ from storage.operations import (
     QueueList,
     Reason,
     Reasons,
+    Receive,
     Received,
     Refused,
     Told,
@@ -43,6 +44,7 @@ from storage.receiving import about_messages, delivery
 from storage.records import DEAD, Chunk, Queue, Segment
 from storage.redrive_operations import GetRedrive, GroupDead, ListRedrives, PreviewRedrive
 from storage.schedule_operations import GetSchedule, ListSchedules
+from storage.sift_operations import SelectorInfo
 from storage.state import State
 from storage.topic_operations import (
     GetRoutes,
@@ -64,7 +66,7 @@ def answer(state: State, query: Query) -> tuple[Outcome, bytes]:
             return redrive_look.answer(state, query), b""
         case GetQueue():
             queue = find_queue(state, query.queue)
-            return (Refused(QUEUE_NOT_FOUND) if queue is None else _info(queue)), b""
+            return (Refused(QUEUE_NOT_FOUND) if queue is None else _info_with_selectors(state, queue)), b""
         case ListQueues():
             return _list_queues(state, query), b""
         case Browse() | FindMessages():
@@ -97,13 +99,20 @@ class Takeable(NamedTuple):
     changes_ms: int = 0
 
 
-def takeable(state: State, name: str, now_ms: int) -> Takeable:
-    """What a receive would find. A group counts as one message: it has one at least."""
+def takeable(state: State, name: str, now_ms: int, receive: Receive | None = None) -> Takeable:
+    """What a receive (with its filter; None: one without) would find. A group counts as one message: it has one at
+    least. A receive whose filter is not known or was not used for long counts too: it has that noted."""
     queue = find_queue(state, name)
     if queue is None:
         return Takeable(0)
     settings, changes_ms = queue.settings, 0
-    messages = queue.ready - queue.grouped_ready + queue.marks
+    if receive is None or not receive.filter:
+        messages = queue.ready - queue.grouped_ready + queue.marks
+    else:
+        selector = sifting.find_selector(state, queue, receive)
+        if selector is None or selector.used_ms + SELECTOR_WINDOW_MS // 2 <= now_ms:
+            return Takeable(BATCH_MESSAGES_MAX)
+        messages = sifting.ready_for(state, queue, selector)
     if settings.rate is not None:
         allowed = flow.allowed(settings.rate, queue.served_us, now_ms)
         if allowed < messages:
@@ -145,17 +154,21 @@ def received(state: State, name: str, outcome: Received) -> tuple[Received, byte
     deliveries: list[Delivery] = []
     chosen: list[Part] = []
     for told in outcome.deliveries:
-        found = chunk_of(state, queue, told.message_id)
-        if found is None:
-            continue
-        chunk_id, chunk = found
-        first = told.message_id - chunk_id
-        for segment in chunk.segments:
-            begin = max(first, segment.first)
-            end = min(first + told.count, segment.first + segment.count)
-            if segment.token == outcome.token and begin < end:
-                deliveries.append(delivery(chunk_id, chunk, segment, begin, end - begin))
-                chosen.extend(bodies(state, chunk, begin, end))
+        first_id, end_id = told.message_id, told.message_id + told.count
+        while first_id < end_id:  # the chunk may have been cut into pieces since
+            found = chunk_of(state, queue, first_id)
+            if found is None:
+                later = state.first(records.chunk_prefix(queue.number), records.u64(first_id))
+                first_id = end_id if later is None else records.read_u64(later[0][5:])
+                continue
+            chunk_id, chunk = found
+            for segment in chunk.segments:
+                begin = max(first_id - chunk_id, segment.first)
+                end = min(end_id - chunk_id, segment.first + segment.count)
+                if segment.token == outcome.token and begin < end:
+                    deliveries.append(delivery(chunk_id, chunk, segment, begin, end - begin))
+                    chosen.extend(bodies(state, chunk, begin, end))
+            first_id = chunk_id + chunk.count
     return Received(outcome.token, outcome.until_ms, deliveries), join(chosen)
 
 
@@ -186,6 +199,15 @@ def _info(queue: Queue) -> QueueInfo:
         queue.changed_ms,
         queue.active,
     )
+
+
+def _info_with_selectors(state: State, queue: Queue) -> QueueInfo:
+    selectors: list[SelectorInfo] = []
+    for selector in queue.selectors:
+        sieve = sieves.decode_sieve(state.get(sieves.sieve_key(queue.number, selector.number)) or b"")
+        unsifted = max(0, queue.next_id - sifting.end_of_sifted(state, queue, selector))
+        selectors.append(SelectorInfo(sieve.filter, sieve.filter_on, selector.used_ms, unsifted))
+    return msgspec.structs.replace(_info(queue), selectors=selectors)
 
 
 def _list_queues(state: State, query: ListQueues) -> QueueList:
@@ -332,6 +354,9 @@ def _reasons(
     now_ms, settings = clock_ms(state), queue.settings
     if segment.due_ms:
         yield Reason("delayed", segment.due_ms)
+    waiting = sifting.not_seen_by(state, queue, chunk_id)
+    if waiting:
+        yield Reason("unsifted", 0, f"{waiting} of {len(queue.selectors)} filters of consumers have not seen it yet")
     if chunk.extras is not None and chunk.extras.grouped:
         yield from _group_reasons(state, queue, chunk_id, chunk, position, now_ms)
     if settings.concurrency_max and queue.leased >= settings.concurrency_max:

@@ -16,6 +16,7 @@ from storage.limits import QUEUES_MAX
 from storage.operations import Done, Outcome, Purged, PutQueue, QueuePut, Refused
 from storage.records import Queue
 from storage.redrive import queue_emptied
+from storage.sifting import forget_selectors
 from storage.turn import Turn
 
 
@@ -55,6 +56,8 @@ def put_queue(turn: Turn, operation: PutQueue) -> Outcome:
         queue.served_us = 0  # a rate that was taken away is forgotten
     if not settings.single_active:
         queue.active, queue.active_until_ms = "", 0
+    if settings.groups:
+        forget_selectors(turn, queue)
     turn.readier.add(name)
     if turn.has_groups(queue.number):
         turn.set_timer(turn.now_ms, records.TIMER_REMARK, records.group_subject(queue.number, ""))

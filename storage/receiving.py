@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from storage import flow, groups, history, records
+from storage import flow, groups, history, records, sieves, sifting
 from storage.codes import CONSUMER_REQUIRED, QUEUE_NOT_FOUND
 from storage.dead_letters import NO_EXTRAS
-from storage.limits import RECEIVE_BYTES_MAX
+from storage.limits import ID_END, RECEIVE_BYTES_MAX
 from storage.operations import About, Delivery, Outcome, Receive, Received, Refused
 from storage.parties import note_seen
-from storage.records import Chunk, Queue, Segment
+from storage.records import Chunk, Queue, Segment, Selector
 from storage.segments import isolate, standing
 from storage.turn import Turn, message_sizes
 
@@ -25,6 +25,7 @@ class _Taking:
     until_ms: int
     messages_left: int
     bytes_left: int
+    selector: Selector | None
     deliveries: list[Delivery] = field(default_factory=list)
 
 
@@ -35,20 +36,32 @@ def receive(turn: Turn, operation: Receive) -> Outcome:
         return Refused(QUEUE_NOT_FOUND)
     settings = queue.settings
     until_ms = turn.now_ms + (operation.lease_ms or settings.lease_ms)
+    selector = None
+    if operation.filter or operation.selector:
+        chosen = sifting.selector_of(turn, queue, operation)
+        if isinstance(chosen, Refused):
+            return chosen
+        if chosen is None:
+            return Received(operation.token, until_ms, [])
+        selector = chosen
     if settings.single_active:
         if not operation.consumer:
             return Refused(CONSUMER_REQUIRED)
         if not _is_active(turn, queue, operation.consumer, until_ms):
             return Received(operation.token, until_ms, [])
     wanted = min(operation.messages_max, _allowance(turn, queue))
-    taking = _Taking(operation, until_ms, wanted, min(RECEIVE_BYTES_MAX, turn.receive_bytes_left))
+    taking = _Taking(operation, until_ms, wanted, min(RECEIVE_BYTES_MAX, turn.receive_bytes_left), selector)
+    prefix, end = records.ready_prefix(queue.number), ID_END
+    if selector is not None:
+        prefix = sieves.selected_prefix(queue.number, selector.number)
+        end = sifting.end_of_sifted(turn.state, queue, selector)
     while taking.messages_left > 0 and taking.bytes_left > 0:
-        found = turn.state.first(records.ready_prefix(queue.number))
-        if found is None:
+        found = turn.state.first(prefix)
+        chunk_id = end if found is None else records.read_u64(found[0][-8:])
+        if chunk_id >= end:
             break
-        _, chunk_id = records.read_ready(found[0])
         chunk = turn.known_chunk(queue.number, chunk_id)
-        if chunk.extras is not None and chunk.extras.grouped:
+        if selector is None and chunk.extras is not None and chunk.extras.grouped:
             _take_group(turn, queue, chunk_id, chunk, taking)
         else:
             _take(turn, queue, chunk_id, chunk, taking, taking.messages_left)
@@ -104,24 +117,20 @@ def _take_group(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, taking: _
 def _take(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, taking: _Taking, count_max: int) -> int:
     """Lease messages of one chunk, from its first ready one on. Returns how many."""
     operation, left = taking.operation, count_max
-    for segment in list(chunk.segments):
-        if segment.due_ms:
-            if queue.settings.fifo and segment.due_ms != records.DEAD:
-                break  # what comes after it has to wait
-            continue
-        sizes = message_sizes(chunk, segment.first, min(segment.count, left))
+    for first, ready in _ready_runs(queue, chunk, taking.selector):
+        sizes = message_sizes(chunk, first, min(ready, left))
         count, taken_bytes = _fitting(sizes, taking.bytes_left, at_least=0 if taking.deliveries else 1)
         left -= count
         taking.bytes_left -= taken_bytes
         turn.receive_bytes_left -= taken_bytes
-        for taken in isolate(chunk.segments, segment.first, segment.first + count):
+        for taken in isolate(chunk.segments, first, first + count):
             taken.attempts += 1
             taken.token, taken.due_ms = operation.token, taking.until_ms
             taken.last_ms, taken.consumer = turn.now_ms, operation.consumer
             taken.first_ms = taken.first_ms or turn.now_ms
             taking.deliveries.append(delivery(chunk_id, chunk, taken, taken.first, taken.count))
         if queue.settings.history_ms and count:
-            history.note(turn, queue, chunk_id, segment.first, count, history.LEASED, operation.consumer)
+            history.note(turn, queue, chunk_id, first, count, history.LEASED, operation.consumer)
         if count < len(sizes):
             taking.bytes_left = 0
         if left <= 0 or taking.bytes_left <= 0:
@@ -130,6 +139,19 @@ def _take(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, taking: _Taking
     taking.messages_left -= total
     turn.refile(queue, chunk_id, chunk)
     return total
+
+
+def _ready_runs(queue: Queue, chunk: Chunk, selector: Selector | None) -> list[tuple[int, int]]:
+    """The runs of messages that may be taken from a chunk, as (first position, count)."""
+    if selector is not None:
+        return list(sifting.ready_runs(chunk, selector))
+    runs: list[tuple[int, int]] = []
+    for segment in chunk.segments:
+        if not segment.due_ms:
+            runs.append((segment.first, segment.count))
+        elif queue.settings.fifo and segment.due_ms != records.DEAD:
+            break  # what comes after it has to wait
+    return runs
 
 
 def _fitting(sizes: tuple[int, ...], bytes_max: int, at_least: int) -> tuple[int, int]:

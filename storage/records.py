@@ -19,6 +19,10 @@
     b NUMBER NAME        Subscription   which of a topic's messages go to which queue
     l NUMBER ID          Routes     where the messages of one publish, from ID on, were routed to
     p KIND ID            Party      a registered producer (KIND p) or consumer (KIND c)
+    w NUMBER DIGEST      u32        the digest of a filter that consumers of a queue have asked with → its selector
+    x NUMBER SELECTOR    Sieve      that filter
+    f NUMBER SELECTOR RANK CHUNK -  what may be received through the selector; the first such key is received next
+    F NUMBER CHUNK       u64        the chunk is to be sifted, since this log entry; CHUNK 0: a selector is behind
     d DUE KIND SUBJECT   -          a timer: at DUE (cluster milliseconds) the pulse does something (below)
     e INDEX              u32        how many chunks have their bodies in the log entry INDEX
     s SESSION            Session    a gateway's run: up to where it has its answers, when it was last heard
@@ -37,8 +41,11 @@ RANK is what comes first: 9 - priority, or a time if priorities age, or the turn
 a mark of its own while it has ready messages. Of a group at most one chunk is marked: its first, while the group may be
 served. In a fifo queue `g` has every chunk with messages that are not dead, else those with ready ones.
 
-Topics are numbered with the queues. A queue's number changes when it is purged, so that purging is instant; what the
-old number held is cleaned by pulses.
+A *selector* is a filter that consumers of a queue have asked with lately. The queue's messages are *sifted* for it:
+the leader finds out which of them match, and has that written into their chunk (`storage.sifting`).
+
+Topics and selectors are numbered with the queues. A queue's number changes when it is purged, so that purging is
+instant; what the old number held is cleaned by pulses.
 
 Timers by kind:
     C NUMBER CHUNK   leases or delays end in this chunk
@@ -51,6 +58,7 @@ Timers by kind:
     R NAME           drop what was kept longer than the queue's retention
     S SESSION        forget a gateway that has been silent
     T NAME           forget where a topic's messages were routed to long ago
+    W NUMBER SELECTOR  forget a selector that nobody has asked with for long, and its marks
     X NUMBER CHUNK   the chunk's messages expire
 
 Invariants, checked by the model test after every step:
@@ -60,6 +68,9 @@ Invariants, checked by the model test after every step:
     a queue's ready + leased + delayed + dead = the messages in its chunks' segments;  bytes = the sum of their sizes
     `Z` exists for exactly the `due_ms` of the tasks that run, at most one of a queue
     a group's in_flight = its leased messages;  a queue's marks = its marked groups
+    `f` exists for a selector and a chunk ⇔ a ready message of the chunk is selected
+    a queue's unsifted = its `F` with a chunk, all of which exist;  `F NUMBER 0` exists ⇔ one of its selectors is behind
+    what is not to be sifted any more is selected ⇔ it matches
     `a DUE NAME` exists for exactly the `next_ms` of schedules that are not paused and not at their end
     `A` = the number of access keys, and of those that are an admin's
     `e INDEX` = the number of chunks whose `index` it is;  a chunk without segments does not exist
@@ -92,6 +103,7 @@ ACCESS = b"A"
 TOPICS = b"t"
 SESSIONS = b"s"
 REDRIVES_DUE = b"Z"
+UNSIFTED = b"F"
 
 TIMER_CHUNK = b"C"
 TIMER_DEDUP = b"D"
@@ -103,9 +115,10 @@ TIMER_REMARK = b"M"
 TIMER_RETENTION = b"R"
 TIMER_SESSION = b"S"
 TIMER_ROUTES = b"T"
+TIMER_SELECTOR = b"W"
 TIMER_EXPIRY = b"X"
 
-GRAVE_PREFIXES = b"rghiuvybl"
+GRAVE_PREFIXES = b"rghiuvyblwxfF"
 """What the number of a queue or topic names beside chunks."""
 
 RANK_DEFAULT = 9
@@ -131,6 +144,23 @@ class Shard(msgspec.Struct, array_like=True):
     parties: int = 0
 
 
+class Selector(msgspec.Struct, array_like=True):
+    """A filter that consumers of a queue ask with, the last time at `used_ms`.
+
+    Of the messages that were there before it, with ids below `until_id`, those below `sifted_id` have been sifted.
+    """
+
+    number: int
+    used_ms: int
+    sifted_id: int
+    until_id: int
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether not all has been sifted that was there before it."""
+        return self.sifted_id < self.until_id
+
+
 class Queue(msgspec.Struct, array_like=True):
     """A queue.
 
@@ -140,6 +170,7 @@ class Queue(msgspec.Struct, array_like=True):
     which `marks` may be served. `round` is the rank of the group served last (fair queues), `served_us` the rate's
     theoretical arrival time (see `storage.flow`). `active` is the one consumer of a single-active queue, until
     `active_until_ms`. `dedups` ids are remembered, the oldest until `dedup_due_ms`, for which a timer is set.
+    `unsifted` of its chunks are to be sifted for its `selectors`, of whose sifting `sift` steps were taken.
     """
 
     name: str
@@ -163,6 +194,9 @@ class Queue(msgspec.Struct, array_like=True):
     active_until_ms: int = 0
     dedups: int = 0
     dedup_due_ms: int = 0
+    selectors: list[Selector] = []
+    sift: int = 0
+    unsifted: int = 0
 
     @property
     def messages(self) -> int:
@@ -251,6 +285,7 @@ class Chunk(msgspec.Struct, array_like=True):
 
     `blocks` are where their bodies lie in the entry; `sizes` the bytes of each (little-endian u32), so that settling a
     message reads nothing of the log; `segments` where they stand, in order; `rank` what its ready mark is filed under.
+    `selected` has the positions that selectors want, as bits (little-endian), of selectors that want any.
     """
 
     index: int
@@ -260,6 +295,7 @@ class Chunk(msgspec.Struct, array_like=True):
     segments: list[Segment]
     rank: int = RANK_DEFAULT
     extras: Extras | None = None
+    selected: dict[int, bytes] | None = None
 
     @property
     def count(self) -> int:
@@ -711,16 +747,6 @@ def routes_prefix(number: int) -> bytes:
 def routes_key(number: int, first_id: int) -> bytes:
     """Key of where the messages of a publish, from `first_id` on, were routed to."""
     return b"l" + _NUMBER_CHUNK.pack(number, first_id)
-
-
-def party_prefix(kind: str) -> bytes:
-    """What the keys of all producers, or of all consumers, begin with."""
-    return b"p" + kind[:1].encode()
-
-
-def party_key(kind: str, party_id: str) -> bytes:
-    """Key of a producer or consumer."""
-    return party_prefix(kind) + party_id.encode()
 
 
 def entry_key(index: int) -> bytes:

@@ -31,7 +31,7 @@ class MatchingTooLongError(Exception):
     """Matching was given up."""
 
 
-class _Message:
+class View:
     """A message as filters see it; each view of it is made once."""
 
     def __init__(self, part: Part) -> None:
@@ -39,6 +39,7 @@ class _Message:
         self._views: dict[On, Fields | None] = {}
 
     def fields(self, filter_: Filter) -> Fields | None:
+        """What a filter looks at."""
         if filter_.on not in self._views:
             self._views[filter_.on] = filter_.fields(self._part)
         return self._views[filter_.on]
@@ -75,7 +76,7 @@ class Table:
             key = publish.routing_keys[position] if publish.routing_keys else ""
             if key not in fitting:
                 fitting[key] = self._index.match(key)
-            message = None if parts is None else _Message(next(parts))
+            message = None if parts is None else View(next(parts))
             for name in fitting[key]:
                 filter_ = self._filters.get(name)
                 if filter_ is None or message is None or filter_.matches(message.fields(filter_)):
@@ -84,7 +85,7 @@ class Table:
 
     def verdicts(self, routing_key: str, part: Part) -> list[Verdict]:
         """What each subscription says of a message, in order of name. The queues are not looked at."""
-        fitting, message = set(self._index.match(routing_key)), _Message(part)
+        fitting, message = set(self._index.match(routing_key)), View(part)
         verdicts = []
         for name, subscription in sorted(self.subscriptions.items()):
             why, filter_ = "", self._filters.get(name)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage import groups, history, records
+from storage import groups, history, records, sieves, sifting
 from storage.limits import ENTRY_RECEIVE_BYTES_MAX, SESSION_WINDOW_MS
 from storage.records import PRESENT, Chunk, Group, Queue, Segment, Session, Shard, Topic
 from storage.segments import Standing, standing
@@ -113,6 +113,8 @@ class Turn:
         self._chunks: dict[tuple[int, int], Chunk] = {}
         self._stood: dict[tuple[int, int], Standing] = {}
         """How each known chunk stood when its counts, marks and timers were last put right."""
+        self._selected: dict[tuple[int, int], frozenset[int]] = {}
+        """The selectors that each known chunk was marked for then, if it has any."""
         self._changed: set[tuple[int, int]] = set()
         self._sessions: dict[int, SessionTurn] = {}
         self._groups: dict[tuple[int, str], Group] = {}
@@ -150,6 +152,7 @@ class Turn:
         self._queues.clear()
         self._chunks.clear()
         self._stood.clear()
+        self._selected.clear()
         self._groups.clear()
         self._changed.clear()
 
@@ -290,6 +293,8 @@ class Turn:
                 return None
             chunk = self._chunks[number, chunk_id] = records.decode_chunk(record)
             self._stood[number, chunk_id] = standing(chunk.segments)
+            if chunk.selected is not None:
+                self._selected[number, chunk_id] = sifting.marked(chunk)
         return chunk
 
     def known_chunk(self, number: int, chunk_id: int) -> Chunk:
@@ -316,8 +321,11 @@ class Turn:
             yield 0, None, position, gap_end
             position = gap_end
 
-    def add_chunk(self, queue: Queue, chunk_id: int, chunk: Chunk) -> None:
-        """A new chunk. What is sent next does not follow on the messages before it."""
+    def add_chunk(self, queue: Queue, chunk_id: int, chunk: Chunk, unsifted: int | None = None) -> None:
+        """A new chunk. What is sent next does not follow on the messages before it.
+
+        It is to be sifted if its queue has selectors: since this entry, or since `unsifted`; 0: not any more.
+        """
         self.tails.pop(queue.number, None)
         self.state.put(records.chunk_key(queue.number, chunk_id), records.encode(chunk))
         self._chunks[queue.number, chunk_id] = chunk
@@ -328,6 +336,10 @@ class Turn:
             if extras.expires_ms:
                 self.set_timer(extras.expires_ms, records.TIMER_EXPIRY, records.chunk_subject(queue.number, chunk_id))
         self._stood[queue.number, chunk_id] = EMPTY
+        if queue.selectors and unsifted != 0:
+            index = self.index if unsifted is None else unsifted
+            self.state.put(sieves.unsifted_key(queue.number, chunk_id), records.u64(index))
+            queue.unsifted += 1
         self.refile(queue, chunk_id, chunk)
         self.hold_entry(chunk.index)
 
@@ -379,14 +391,29 @@ class Turn:
             self.state.delete(records.chunk_timer_key(due_ms, queue.number, chunk_id))
         for due_ms in sorted(after.dues - before.dues):
             self.state.put(records.chunk_timer_key(due_ms, queue.number, chunk_id), PRESENT)
+        if chunk.selected is not None:
+            self._selected[name] = sifting.refile(self, queue, chunk_id, chunk, self._selected.get(name, frozenset()))
         if chunk.segments:
             self._changed.add(name)
         else:
+            if queue.unsifted:
+                self._unset_unsifted(queue, chunk_id)
             if self.tails.get(queue.number) == chunk_id:
                 del self.tails[queue.number]
             if not keep_history:
                 history.chunk_gone(self, queue, chunk_id)
             self._remove_chunk(queue.number, chunk_id, chunk)
+
+    def unsifted_since(self, queue: Queue, chunk_id: int) -> int:
+        """Since which log entry a chunk is to be sifted; 0: it is not."""
+        found = self.state.get(sieves.unsifted_key(queue.number, chunk_id)) if queue.unsifted else None
+        return 0 if found is None else records.read_u64(found)
+
+    def _unset_unsifted(self, queue: Queue, chunk_id: int) -> None:
+        key = sieves.unsifted_key(queue.number, chunk_id)
+        if self.state.get(key) is not None:
+            self.state.delete(key)
+            queue.unsifted -= 1
 
     def drop(self, queue: Queue, chunk: Chunk, segment: Segment) -> None:
         """The segment's messages are gone. The caller refiles the chunk."""
@@ -405,6 +432,7 @@ class Turn:
         self.state.delete(records.chunk_key(number, chunk_id))
         self._chunks.pop((number, chunk_id), None)
         self._stood.pop((number, chunk_id), None)
+        self._selected.pop((number, chunk_id), None)
         self._changed.discard((number, chunk_id))
         extras = chunk.extras
         if extras is not None:

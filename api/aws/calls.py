@@ -92,7 +92,7 @@ _OF_OTHERS = (
     *(codes.TOPIC_NOT_FOUND, codes.TOPIC_LIMIT, codes.TOPIC_FIXED, codes.TOPIC_KIND, codes.LABELS_LIMIT),
     *(codes.SUBSCRIPTION_NOT_FOUND, codes.SUBSCRIPTION_LIMIT, codes.SUBSCRIPTION_CHANGED, codes.ROUTES_NOT_FOUND),
     *(codes.COPIES_LIMIT, codes.MATCHING_TOO_LONG, codes.SCHEDULE_NOT_FOUND, codes.SCHEDULE_LIMIT),
-    *(codes.PARTY_NOT_FOUND, codes.PARTY_LIMIT),
+    *(codes.PARTY_NOT_FOUND, codes.PARTY_LIMIT, codes.FILTER_NOT_ALLOWED, codes.SELECTOR_LIMIT),
 )
 """Refusals of what no client of SQS can ask for; for those of SNS, see `api.aws.sns_calls`."""
 

@@ -30,6 +30,9 @@ from storage import (
     redrive,
     redrive_look,
     sending,
+    sieves,
+    sift_look,
+    sifting,
 )
 from storage.block import encode_block, parts
 from storage.operations import (
@@ -62,12 +65,14 @@ from storage.operations import (
     encode_item,
 )
 from storage.party_operations import Kind, ListParties, PartyList
+from storage.reading import chunk_of, find_queue
 from storage.records import Extras, Placed, Routed
 from storage.redrive_operations import ListRedrives, RedriveTasks
 from storage.routing import find_topic, table_of
 from storage.schedule_operations import ListSchedules, ScheduleList
 from storage.schedules import has_alarm
 from storage.segments import standing
+from storage.sift_look import Sifter
 from storage.state import Store
 from storage.topic_operations import (
     DeleteSubscription,
@@ -88,8 +93,9 @@ from tests.storage.harness import KINDS, Place, quick_directory, tick
 from tests.storage.naive import Body, Message, Naive, in_order
 from tests.storage.naive_parties import PARTIES_MAX
 from tests.storage.naive_redrive import REDRIVES_MAX, as_told
+from tests.storage.naive_sifting import SELECTORS_MAX, SIEVES, WINDOW_MS
 
-KEYS_MAX, ACCESS_KEYS_MAX, MERGED_MAX, RECEIVE_BYTES, LOOK_SEGMENTS_MAX = 3, 3, 8, 60, 3
+KEYS_MAX, ACCESS_KEYS_MAX, MERGED_MAX, RECEIVE_BYTES, LOOK_SEGMENTS_MAX, SIFT_MAX = 3, 3, 8, 60, 3, 4
 ROUTES_MS = 150_000
 TOPICS = ("t", "t.fifo")
 STATES = ("ready", "leased", "delayed", "dead")
@@ -115,7 +121,11 @@ class Life(RuleBasedStateMachine):
             self.patches.enter_context(patch.object(module, "RECEIVE_BYTES_MAX", RECEIVE_BYTES))
         self.patches.enter_context(patch.object(redrive, "REDRIVES_MAX", REDRIVES_MAX))
         self.patches.enter_context(patch.object(redrive_look, "REDRIVE_LOOK_SEGMENTS_MAX", LOOK_SEGMENTS_MAX))
+        self.patches.enter_context(patch.object(sifting, "SELECTORS_MAX", SELECTORS_MAX))
+        self.patches.enter_context(patch.object(sifting, "SELECTOR_WINDOW_MS", WINDOW_MS))
+        self.patches.enter_context(patch.object(sift_look, "SIFT_MESSAGES_MAX", SIFT_MAX))
         self.places = [Place(kind, Path(self.temporary.name) / kind) for kind in KINDS]
+        self.sifters = [Sifter(store) for store in self.stores]
         self.model = Naive(queues_max, KEYS_MAX, RECEIVE_BYTES, ACCESS_KEYS_MAX)
         self.now_ms = 1_000_000
         self.tokens = 0
@@ -232,6 +242,18 @@ class Life(RuleBasedStateMachine):
             self.model.redrives.look(step)
             self.pending.append((0, 0, step, []))
 
+    def look_for_sift(self) -> bool:
+        """The leader looks for what selectors want, and will propose it with what is asked already. Whether any is."""
+        step, other = (sifter.next(lambda: False) for sifter in self.sifters)
+        assert step == other
+        if step is None:
+            return False
+        record = records.decode_queue(self.stores[0].get(records.queue_key(step.number)) or b"")
+        numbers = [selector.number for selector in record.selectors]
+        self.model.sifting.look(self.model.queues[record.name], step, numbers)
+        self.pending.append((0, 0, step, []))
+        return True
+
     def ready_ids(self) -> dict[str, set[int]]:
         return {
             name: {message.message_id for message in queue.messages if message.state == "ready"}
@@ -273,7 +295,13 @@ class Life(RuleBasedStateMachine):
         if queue is None:
             assert info == Refused(codes.QUEUE_NOT_FOUND)
             return
-        assert info == QueueInfo(
+        assert isinstance(info, QueueInfo)
+        told = [(f"{each.filter_on} {each.filter}", each.used_ms, bool(each.unsifted)) for each in info.selectors]
+        assert told == [
+            (each.sieve, each.used_ms, self.model.sifting.end(queue, each) is not None) for each in queue.selectors
+        ]
+        self.compare_selected(store, name)
+        assert msgspec.structs.replace(info, selectors=[]) == QueueInfo(
             name,
             queue.settings,
             queue.created_ms,
@@ -289,8 +317,25 @@ class Life(RuleBasedStateMachine):
         assert in_order([message.message_id for message in queue.messages])
         tasks, _ = queries.answer(store, ListRedrives(name))
         assert isinstance(tasks, RedriveTasks)
-        told = [(number, *task.told()) for number, task in self.model.redrives.of(queue).items()]
-        assert [(each.redrive.task, *as_told(each.redrive)) for each in tasks.tasks] == told[::-1]
+        expected = [(number, *task.told()) for number, task in self.model.redrives.of(queue).items()]
+        assert [(each.redrive.task, *as_told(each.redrive)) for each in tasks.tasks] == expected[::-1]
+
+    def compare_selected(self, store: Store, name: str) -> None:
+        """What a selector has seen is selected if it matches, and nothing else is."""
+        queue, record = self.model.queues[name], find_queue(store, name)
+        assert record is not None
+        for selector, mine in zip(record.selectors, queue.selectors, strict=True):
+            for message in queue.messages:
+                found = chunk_of(store, record, message.message_id)
+                assert found is not None
+                chunk_id, chunk = found
+                is_unsifted = store.get(sieves.unsifted_key(record.number, chunk_id)) is not None
+                assert is_unsifted == message.unsifted
+                if not is_unsifted and not selector.sifted_id <= chunk_id < selector.until_id:
+                    assert mine.key in message.seen
+                bits = sifting.bits_of((chunk.selected or {}).get(selector.number, b""))
+                is_selected = bool(bits >> message.message_id - chunk_id & 1)
+                assert is_selected == (mine.key in message.seen and SIEVES[mine.sieve](message))
 
     def compare_parties(self, store: Store) -> None:
         kinds: tuple[Kind, ...] = ("producer", "consumer")
@@ -539,6 +584,7 @@ def check_records(store: Store) -> None:
             records.read_u64(key[5:13]) for key, _ in of_queues(store, b"v", {number: queue})
         }
         assert queue.dedups == len(dedups)
+    check_selectors(store, queues)
     dues = set()
     for key, value in store.scan(b"z"):
         number, task = records.read_chunk_subject(key[1:])
@@ -566,6 +612,33 @@ def check_records(store: Store) -> None:
     assert kinds[records.TIMER_SESSION] == len(sessions)
     assert kinds[records.TIMER_KEY] == shard.keys
     assert kinds[records.TIMER_ROUTES] == sum(bool(topic.routes_due_ms) for topic in topics.values())
+
+
+def check_selectors(store: Store, queues: Mapping[int, records.Queue]) -> None:
+    """The same of selectors."""
+    marks, unsifted = set(), Counter[int]()
+    for key, value in of_queues(store, b"c", queues):
+        number, chunk_id = records.read_chunk_subject(key[1:])
+        chunk, living = records.decode_chunk(value), {each.number for each in queues[number].selectors}
+        for selector in sifting.marked(chunk) & living:
+            marks.add(sieves.selected_key(number, selector, chunk.rank, chunk_id))
+    for number, queue in queues.items():
+        for selector in queue.selectors:
+            sieve = sieves.decode_sieve(store.get(sieves.sieve_key(number, selector.number)) or b"")
+            receive = Receive(queue.name, 1, 0, 1, filter=sieve.filter, filter_on=sieve.filter_on)
+            assert sifting.find_selector(store, queue, receive) == selector
+        living = {records.u32(each.number) for each in queue.selectors}
+        assert {key[5:] for key, _ in of_queues(store, b"x", {number: queue})} == living
+        assert {value for _, value in of_queues(store, b"w", {number: queue})} == living
+        found = {key for key, _ in of_queues(store, b"f", {number: queue}) if key[5:9] in living}
+        assert found == {key for key in marks if records.read_u32(key[1:5]) == number}
+        for key, _ in of_queues(store, b"F", {number: queue}):
+            _, chunk_id = records.read_chunk_subject(key[1:])
+            unsifted[number] += bool(chunk_id)
+            assert not chunk_id or store.get(b"c" + key[1:]) is not None
+        assert queue.unsifted == unsifted[number]
+        is_behind = any(selector.is_behind for selector in queue.selectors)
+        assert is_behind == (store.get(sieves.unsifted_key(number, 0)) is not None)
 
 
 def of_queues(store: Store, prefix: bytes, queues: Mapping[int, object]) -> Iterator[tuple[bytes, bytes]]:

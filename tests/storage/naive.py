@@ -56,6 +56,7 @@ from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
 from storage.schedule_operations import DeleteSchedule, Occur, PauseSchedule, PutSchedule
 from storage.settings import QueueSettings, Rate
 from storage.settling import NACKED
+from storage.sift_operations import Sift
 from storage.topic_operations import (
     DeleteSubscription,
     DeleteTopic,
@@ -67,6 +68,7 @@ from tests.storage.naive_keys import AccessKeys
 from tests.storage.naive_parties import Parties
 from tests.storage.naive_redrive import Redrives
 from tests.storage.naive_schedules import Schedules
+from tests.storage.naive_sifting import Selector, Sifting
 from tests.storage.naive_topics import Topics
 
 Body = tuple[bytes, bytes]
@@ -92,6 +94,10 @@ class Message:
     redriven: int = 0
     topic: str = ""
     publish_id: int = 0
+    unsifted: bool = False
+    version: int = 0
+    seen: set[int] = field(default_factory=set)
+    """Selectors that it was put to."""
 
     @property
     def bytes(self) -> int:
@@ -143,6 +149,8 @@ class Queue:
     active_until_ms: int = 0
     dedups: dict[tuple[str, bytes | str], tuple[int, int]] = field(default_factory=dict)
     """(scope, id or content) → message, until when; in order of age."""
+    selectors: list[Selector] = field(default_factory=list)
+    sifts: int = 0
     number: int = field(default_factory=itertools.count(1).__next__)
     """Which queue it is, whatever its name."""
 
@@ -229,6 +237,7 @@ class Naive:
         self.schedules = Schedules(self)
         self.parties = Parties(self)
         self.redrives = Redrives(self)
+        self.sifting = Sifting(self)
         self.access_keys = AccessKeys(self, access_keys_max)
 
     # --- once ---
@@ -265,6 +274,8 @@ class Naive:
                 return self.parties.do(operation)
             case StepRedrive():
                 return self.redrives.step(operation)
+            case Sift():
+                return self.sifting.sift(operation)
             case CreateAccessKey() | RevokeAccessKey():
                 return self.access_keys.do(operation)
             case PutTopic() | DeleteTopic() | PutSubscription() | DeleteSubscription() | Publish():
@@ -373,6 +384,8 @@ class Naive:
                 queue.buckets.clear()
             if not settings.single_active:
                 queue.active, queue.active_until_ms = "", 0
+            if settings.groups:
+                self.sifting.forget(queue, queue.selectors)
             return QueuePut(created=False, changed=True)
         if len(self.queues) >= self.queues_max:
             return Refused(codes.QUEUE_LIMIT, self.queues_max)
@@ -493,6 +506,7 @@ class Naive:
         queue.next_id += 1
         message.grouped = queue.settings.groups and bool(message.options.group)
         queue.messages.append(message)
+        self.sifting.came(queue, message)
         self.touched(queue, message)
 
     # --- receiving ---
@@ -500,6 +514,9 @@ class Naive:
     def receive(self, queue: Queue, operation: Receive, actual: Outcome) -> Outcome:
         settings, now_ms = queue.settings, self.now_ms
         until_ms = now_ms + (operation.lease_ms or settings.lease_ms)
+        selector = self.sifting.selector(queue, operation) if operation.filter else None
+        if isinstance(selector, Refused):
+            return selector
         if settings.single_active:
             if not operation.consumer:
                 return Refused(codes.CONSUMER_REQUIRED)
@@ -510,14 +527,18 @@ class Naive:
         count = sum(delivery.count for delivery in actual.deliveries)
         taken: list[Message] = []
         while len(taken) < count:
-            turn = self.turn(queue, operation.messages_max - len(taken))
+            turn = self.turn(queue, operation.messages_max - len(taken), selector)
             assert turn, "more was delivered than could be"
             turn = turn[: count - len(taken)]
             for message in turn:
                 self.lease(queue, message, operation, until_ms)
-            self.served(queue, turn[0])
+            if selector is None:
+                self.served(queue, turn[0])
+            else:
+                self.touched(queue, turn[0])
             taken += turn
-        left, taken_bytes = self.turn(queue, operation.messages_max - len(taken)), sum(m.bytes for m in taken)
+        left = self.turn(queue, operation.messages_max - len(taken), selector)
+        taken_bytes = sum(m.bytes for m in taken)
         assert taken_bytes <= self.receive_bytes_max or count == 1
         if left:  # why not more?
             assert taken_bytes >= self.receive_bytes_max or taken_bytes + left[0].bytes > self.receive_bytes_max
@@ -531,14 +552,15 @@ class Naive:
             self.parties.saw("consumer", operation.consumer)
         return Received(operation.token, until_ms, actual.deliveries)
 
-    def turn(self, queue: Queue, messages_max: int) -> list[Message]:
+    def turn(self, queue: Queue, messages_max: int, selector: Selector | None = None) -> list[Message]:
         """What may be delivered next in one go, by all that limits it."""
         settings = queue.settings
         if settings.concurrency_max:
             messages_max = min(messages_max, settings.concurrency_max - queue.count("leased"))
         if messages_max <= 0 or not queue.bucket.allows(settings.rate, self.now_ms):
             return []
-        bucket, allowed, found = copy.copy(queue.bucket), 0, queue.next(self.now_ms)
+        bucket, allowed = copy.copy(queue.bucket), 0
+        found = queue.next(self.now_ms) if selector is None else self.sifting.next(queue, selector)
         if found and found[0].grouped and settings.fair:
             found = found[:FAIR_QUANTUM]
         while allowed < len(found) and bucket.allows(settings.rate, self.now_ms):
@@ -685,6 +707,7 @@ class Naive:
             message.rank = rank(queue.settings, operation.priority, message.sent_ms)
         if operation.properties is not None:
             message.content = (message.content[0], operation.properties)
+            self.sifting.edited(queue, message)
         self.touched(queue, message)
         return Done()
 
@@ -707,6 +730,7 @@ class Naive:
             for group in {message.group for message in queue.messages if message.grouped}:
                 queue.touch(group, now_ms)
             queue.dedups = {dedup: known for dedup, known in queue.dedups.items() if known[1] > now_ms}
+        self.sifting.due()
         over = [key for key, memory in self.keys.items() if memory.until_ms <= now_ms]
         silent = [
             number for number, session in self.sessions.items() if session.heard_ms + limits.SESSION_WINDOW_MS <= now_ms

@@ -404,3 +404,16 @@ def test_in_a_fair_queue_a_quiet_group_waits_for_eight_messages_of_a_noisy_one()
         waited += 1
     assert waited <= 8
     life.teardown()
+
+
+def test_a_receive_that_is_repeated_brings_all_that_is_held_though_its_chunk_was_cut() -> None:
+    """A message in the middle came back and was changed: it has a chunk of its own, and those behind it another."""
+    life = AllRules()
+    life.prepare()
+    life.add(1, PutQueue("a", QueueSettings()))
+    life.add(1, Send("a", 5), [(b"%d" % number, b"") for number in range(5)])
+    life.add(1, Receive("a", 5, 0, token=1))
+    life.add(1, Nack("a", [Claim(1, 3, 1)], 0))
+    life.add(1, ChangeMessage("a", 3, priority=1))
+    life.add(1, Ack("a", [Claim(1, 4, 1)]))
+    life.teardown()

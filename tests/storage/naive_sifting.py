@@ -1,0 +1,153 @@
+"""Filters of consumers as the naive model has them: a message knows which selectors have seen it, and what each wants.
+
+What is looked at in a step is the leader's word; `look` notes what was known by then, `sift` what becomes of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from storage import codes
+from storage.operations import Done, Outcome, Receive, Refused
+from storage.sift_operations import Sift
+
+if TYPE_CHECKING:
+    from tests.storage.naive import Message, Naive, Queue
+
+SELECTORS_MAX, WINDOW_MS = 2, 20_000
+SIEVES: dict[str, Callable[[Message], bool]] = {
+    'body {"k": [1]}': lambda message: message.content[0] == b'{"k":1}',
+    'body {"k": [{"exists": true}]}': lambda message: b'"k"' in message.content[0],
+    'attributes {"x": [1]}': lambda message: b"\xa1x\x01" in message.content[1],
+    'attributes {"x": [{"exists": false}]}': lambda message: b"\xa1x" not in message.content[1],
+}
+"""Filters, and what they mean here."""
+
+
+@dataclass
+class Selector:
+    key: int
+    sieve: str
+    used_ms: int
+    sifted_id: int
+    until_id: int
+
+    @property
+    def is_behind(self) -> bool:
+        return self.sifted_id < self.until_id
+
+
+@dataclass
+class Look:
+    """What was known when the leader looked."""
+
+    queue: int
+    step: int
+    selectors: dict[int, int]
+    """Number → key."""
+    sifted_ids: dict[int, int]
+    versions: dict[int, int] = field(default_factory=dict)
+    """Of the messages that were to be sifted: how often each had been edited."""
+
+
+class Sifting:
+    """What the model knows about selectors."""
+
+    def __init__(self, naive: Naive) -> None:
+        self._naive = naive
+        self._keys = 0
+        self._looks: dict[tuple[int, int], Look] = {}
+
+    def came(self, queue: Queue, message: Message) -> None:
+        """A message has come to a queue, or was edited there."""
+        message.unsifted = bool(queue.selectors)
+        message.seen = set()
+
+    def edited(self, queue: Queue, message: Message) -> None:
+        message.version += 1
+        self.came(queue, message)
+
+    def selector(self, queue: Queue, operation: Receive) -> Selector | Refused:
+        """The selector of a receive, made known if need be."""
+        if queue.settings.groups:
+            return Refused(codes.FILTER_NOT_ALLOWED)
+        for each in queue.selectors:
+            if each.sieve == operation.sieve:
+                each.used_ms = self._naive.now_ms
+                return each
+        if len(queue.selectors) >= SELECTORS_MAX:
+            return Refused(codes.SELECTOR_LIMIT, SELECTORS_MAX)
+        self._keys += 1
+        since = queue.messages[0].message_id if queue.messages else queue.next_id
+        queue.selectors.append(Selector(self._keys, operation.sieve, self._naive.now_ms, since, queue.next_id))
+        return queue.selectors[-1]
+
+    def end(self, queue: Queue, selector: Selector) -> int | None:
+        """The first message that is still to be put to a selector."""
+        ids = [message.message_id for message in queue.messages if message.unsifted]
+        return min(ids + ([selector.sifted_id] if selector.is_behind else []), default=None)
+
+    def next(self, queue: Queue, selector: Selector) -> list[Message]:
+        """What would be delivered next through a selector."""
+        marked = [
+            (message.rank, message.message_id, message)
+            for message in queue.messages
+            if message.state == "ready" and selector.key in message.seen and SIEVES[selector.sieve](message)
+        ]
+        end = self.end(queue, selector)
+        if not marked or (end is not None and min(marked)[1] >= end):
+            return []
+        return [min(marked)[2]]
+
+    def forget(self, queue: Queue, selectors: list[Selector]) -> None:
+        queue.selectors = [each for each in queue.selectors if each not in selectors]
+        if not queue.selectors:
+            for message in queue.messages:
+                message.unsifted = False
+
+    def due(self) -> None:
+        for queue in self._naive.queues.values():
+            over = [each for each in queue.selectors if each.used_ms + WINDOW_MS <= self._naive.now_ms]
+            self.forget(queue, over)
+
+    # --- steps ---
+
+    def look(self, queue: Queue, sift: Sift, numbers: list[int]) -> None:
+        """The leader has looked. `numbers` are those of the queue's selectors, in order."""
+        keys = [each.key for each in queue.selectors]
+        look = Look(queue.number, queue.sifts, dict(zip(numbers, keys, strict=True)), {})
+        look.sifted_ids = {each.key: each.sifted_id for each in queue.selectors}
+        look.versions = {each.message_id: each.version for each in queue.messages if each.unsifted}
+        self._looks[sift.number, sift.sift] = look
+
+    def sift(self, operation: Sift) -> Outcome:
+        look = self._looks[operation.number, operation.sift]
+        queue = next((each for each in self._naive.queues.values() if each.number == look.queue), None)
+        if queue is None or queue.sifts != look.step:
+            return Done()
+        queue.sifts += 1
+        behind = [each for each in queue.selectors if each.key in [look.selectors[n] for n in operation.behind]]
+        for message in queue.messages:
+            if not message.unsifted:
+                message.seen |= {
+                    each.key
+                    for each in behind
+                    if look.sifted_ids[each.key] <= message.message_id < min(operation.upto, each.until_id)
+                }
+        told = Counter(
+            message_id
+            for each in operation.sifted
+            if each.index
+            for message_id in range(each.first_id, each.first_id + each.count)
+        )
+        for message in queue.messages:
+            message_id = message.message_id
+            if message.unsifted and told[message_id] and look.versions.get(message_id) == message.version:
+                message.unsifted = False
+                message.seen |= set(look.selectors.values())
+        for each in behind:
+            each.sifted_id = min(max(each.sifted_id, operation.upto), each.until_id)
+        return Done()
