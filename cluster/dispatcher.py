@@ -1,7 +1,8 @@
 """Receives that wait for messages, at the leader. Nothing here is logged: idle polling costs one small object each.
 
-A queue's receives wait in one line, first come, first served, on whatever node their consumers poll. A receive that is
-proposed *claims* the messages it may take until it is applied, so that one ready message wakes exactly one consumer.
+A queue's receives wait in lines, one for each filter and one for those without, first come, first served, on whatever
+node their consumers poll. A receive that is proposed *claims* the messages it may take until it is applied, so that one
+ready message wakes exactly one consumer of a line.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Request:
     raw: bytes | memoryview
     arrived_s: float
     index: int
+    next_id: int = 0
+    """Of a receive with a filter whose time is over: the id of the queue's next message by then."""
 
     @property
     def receive(self) -> Receive | None:
@@ -35,18 +38,26 @@ class Request:
         operation = self.operation.operation if type(self.operation) is Keyed else self.operation
         return operation if type(operation) is Receive else None
 
+    @property
+    def sieve(self) -> str:
+        """What tells the filter of a receive from others; empty: it has none."""
+        receive = self.receive
+        return "" if receive is None else receive.sieve
+
 
 class Dispatcher:
     """The lines of waiting receives, and what proposed ones have claimed."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, dict[Request, None]] = {}
+        self._lines: dict[str, dict[str, dict[Request, None]]] = {}
         self._queues: dict[tuple[int, int], tuple[str, Request]] = {}
         self._deadlines: list[tuple[float, int, Request]] = []
         self._number = count()
         self._over: set[Request] = set()
         """Requests whose time is over, but whose queue's messages are claimed: they may yet get one that is left."""
         self._claimed: Counter[str] = Counter()
+        self._claimed_through: Counter[tuple[str, str]] = Counter()
+        """The part of it that receives with filters have claimed, by queue and filter."""
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -65,10 +76,15 @@ class Dispatcher:
         """Whether anyone waits for the queue's messages."""
         return queue in self._lines
 
+    def lines(self, queue: str) -> list[Receive]:
+        """The lines of a queue, each by a receive that waits in it."""
+        first = [next(iter(line)).receive for line in self._lines.get(queue, {}).values()]
+        return [receive for receive in first if receive is not None]
+
     def park(self, queue: str, request: Request, deadline_s: float) -> None:
         """Let a receive wait in line until `deadline_s`. One asked again over another connection replaces itself."""
         self.cancel(request.session, request.seq)
-        self._lines.setdefault(queue, {})[request] = None
+        self._lines.setdefault(queue, {}).setdefault(request.sieve, {})[request] = None
         self._queues[request.session, request.seq] = (queue, request)
         heapq.heappush(self._deadlines, (deadline_s, next(self._number), request))
         if len(self._deadlines) > 2 * len(self._queues) + DEADLINES_SPARE:
@@ -80,27 +96,33 @@ class Dispatcher:
         receives = [request.receive for _, request in self._queues.values()]
         return Counter(receive.consumer for receive in receives if receive is not None)
 
-    def claim(self, queue: str, messages: int) -> None:
+    def claim(self, queue: str, messages: int, sieve: str = "") -> None:
         """A proposed receive may take so many messages of the queue; as many are given back when it is applied."""
         self._claimed[queue] += messages
+        if sieve:
+            self._claimed_through[queue, sieve] += messages
 
-    def unclaim(self, queue: str, messages: int) -> None:
+    def unclaim(self, queue: str, messages: int, sieve: str = "") -> None:
         """A proposed receive was applied."""
         self._claimed[queue] -= messages
         if self._claimed[queue] <= 0:
             del self._claimed[queue]
+        if sieve:
+            self._claimed_through[queue, sieve] -= messages
+            if self._claimed_through[queue, sieve] <= 0:
+                del self._claimed_through[queue, sieve]
 
-    def available(self, queue: str, ready: int) -> int:
-        """How many of the `ready` messages nobody has claimed."""
-        return ready - self._claimed[queue]
+    def available(self, queue: str, ready: int, sieve: str = "") -> int:
+        """How many of the `ready` messages nobody has claimed; of those ready for a filter, nobody with the same."""
+        return ready - (self._claimed_through[queue, sieve] if sieve else self._claimed[queue])
 
-    def wake(self, queue: str, ready: int, consumer: str = "") -> list[Request]:
-        """Take from the line those who can be served with what is ready, and claim it for them.
+    def wake(self, queue: str, ready: int, consumer: str = "", sieve: str = "") -> list[Request]:
+        """Take from a line those who can be served with what is ready for it, and claim it for them.
 
         consumer: only this one may be served; empty: anybody.
         """
-        line, woken = self._lines.get(queue), []
-        while line and self.available(queue, ready) > 0:
+        line, woken = self._lines.get(queue, {}).get(sieve), []
+        while line and self.available(queue, ready, sieve) > 0:
             request = next(
                 (r for r in line if not consumer or (r.receive is not None and r.receive.consumer == consumer)), None
             )
@@ -109,7 +131,7 @@ class Dispatcher:
             self._leave(queue, request)
             receive = request.receive
             assert receive is not None, "only receives wait"
-            self.claim(queue, receive.messages_max)
+            self.claim(queue, receive.messages_max, sieve)
             woken.append(request)
         return woken
 
@@ -122,7 +144,8 @@ class Dispatcher:
         hopeless = []
         for request in list(self._over):
             queue, _ = self._queues[request.session, request.seq]
-            if queue not in self._claimed:
+            sieve = request.sieve
+            if (queue, sieve) not in self._claimed_through if sieve else queue not in self._claimed:
                 self._leave(queue, request)
                 hopeless.append(request)
         return hopeless
@@ -144,9 +167,11 @@ class Dispatcher:
         return found is not None and found[1] is request
 
     def _leave(self, queue: str, request: Request) -> None:
-        line = self._lines[queue]
-        del line[request]
-        if not line:
+        lines = self._lines[queue]
+        del lines[request.sieve][request]
+        if not lines[request.sieve]:
+            del lines[request.sieve]
+        if not lines:
             del self._lines[queue]
         del self._queues[request.session, request.seq]
         self._over.discard(request)

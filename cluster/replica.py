@@ -29,6 +29,7 @@ from cluster.occurrences import Occurrences
 from cluster.repair import RELUCTANCE_S, REPLICA_DAMAGED, Repair
 from cluster.router import Router
 from cluster.scrub import Scrub, ScrubSettings, Tally
+from cluster.sifting import WAIT_S, Sifting
 from cluster.tuning import Tuning
 from cluster.wire import FRAME_BYTES_MAX, AskChange, AskLook, MemberReport, Report, ToldChange, ToldLook
 from storage import codes, machine, queries, redrive_look
@@ -57,6 +58,7 @@ from storage.party_operations import PartyList
 from storage.reading import find_queue
 from storage.redrive_operations import StartRedrive, StepRedrive
 from storage.schedule_operations import Occur, PutSchedule
+from storage.sift_operations import Sift
 from storage.state import Store
 from storage.topic_operations import (
     Publish,
@@ -130,6 +132,9 @@ class Replica:
         self._dispatcher = Dispatcher()
         self._router = Router(store, monotonic)
         self._occurrences = Occurrences(store, self._router.targets)
+        self._sifting = Sifting(store, monotonic)
+        self._found: dict[tuple[str, str], queries.Takeable] = {}
+        """What there was in this tick for receives with filters, by queue and filter."""
         self._readier: set[str] = set()
         self._revisits: dict[str, int] = {}
         """Queues that may be able to deliver more at a time (cluster milliseconds), without anything being done."""
@@ -332,15 +337,17 @@ class Replica:
         """What to propose now, in order of arrival; receives for which nothing is ready wait instead."""
         chosen: list[Request] = []
         bytes_left = ENTRY_BYTES_MAX
+        self._found.clear()
         now_ms = self.clock.now_ms()
         for queue in [queue for queue, at_ms in self._revisits.items() if at_ms <= now_ms]:
             del self._revisits[queue]
             self._readier.add(queue)
         for queue in sorted(filter(self._dispatcher.has_line, self._readier)):
-            found = self._takeable(queue)
-            for request in self._dispatcher.wake(queue, found.messages, found.consumer):
-                chosen.append(request)
-                bytes_left -= len(request.raw)
+            for receive in self._dispatcher.lines(queue):
+                found = self._takeable(receive)
+                for request in self._dispatcher.wake(queue, found.messages, found.consumer, receive.sieve):
+                    chosen.append(request)
+                    bytes_left -= len(request.raw)
         self._readier.clear()
         while self._pending and (bytes_left >= len(self._pending[0].raw) or not chosen):
             request = self._pending.popleft()
@@ -374,7 +381,7 @@ class Replica:
         if receive is None:
             return False
         if self._may_take(receive) or self._is_remembered(request):
-            self._dispatcher.claim(receive.queue, receive.messages_max)
+            self._dispatcher.claim(receive.queue, receive.messages_max, receive.sieve)
             return False
         self._dispatcher.park(receive.queue, request, max(self._deadline_s(request, receive), now_s))
         return True
@@ -406,12 +413,13 @@ class Replica:
         if step is not None:
             self._redriving = True
             items.append(encode_item(0, 0, step))
+        items.extend(self._sifting.next())
         if not (requests or items):
             return
         items.extend(self._forgets.values())
         self._forgets.clear()
         owners.extend([None] * len(items))
-        items.extend(request.raw for request in requests)
+        items.extend(map(self._sifting.logged, requests))
         owners.extend(requests)
         index = self.engine.propose(encode_entry(at_ms, items))
         self._proposals[index] = _Proposal(self.engine.term, owners, self._monotonic())
@@ -422,6 +430,7 @@ class Replica:
             None if self._pulsing else queries.next_due_ms(self._store),
             None if self._redriving else redrive_look.next_due_ms(self._store),
             self._occurrences.next_ms(),
+            self.clock.now_ms() if self._sifting.is_due else None,
         )
         return min((due_ms for due_ms in dues_ms if due_ms is not None), default=None)
 
@@ -429,6 +438,7 @@ class Replica:
         if len(payload) < ENTRY_HEADER.size:
             raise ValueError(f"entry {index} is too short to be one")
         turned = machine.apply(self._store, index, payload)
+        self._found.clear()
         self._readier |= turned.readier
         proposal = self._proposals.pop(index, None)
         if proposal is None or proposal.term != term:
@@ -441,7 +451,7 @@ class Replica:
                 continue
             receive = owner.receive
             if receive is not None:
-                self._dispatcher.unclaim(receive.queue, receive.messages_max)
+                self._dispatcher.unclaim(receive.queue, receive.messages_max, receive.sieve)
                 self._readier.add(receive.queue)  # it may have taken less than it had claimed
             self._conclude(owner, applied.outcome, applied.encoded)
 
@@ -451,6 +461,8 @@ class Replica:
             self._pulsing = False
         elif type(operation) is StepRedrive:
             self._redriving = False
+        elif type(operation) is Sift:
+            self._sifting.done()
         elif type(operation) is Occur:
             self._occurrences.done()
 
@@ -481,6 +493,8 @@ class Replica:
             elif self._answer_bytes > ENTRY_RECEIVE_BYTES_MAX:
                 waiting.append(request)
                 self._is_put_off = True
+            elif self._awaits_sifting(request):
+                waiting.append(request)
             else:
                 self._answer_read(request)
         self._reads = waiting
@@ -502,20 +516,33 @@ class Replica:
         elif self._may_take(receive):
             self._pending.append(request)
         else:
-            self._reply(request, Received(receive.token, 0, []))
+            self._reply(request, self._sifting.nothing(request))
 
-    def _takeable(self, queue: str) -> queries.Takeable:
-        found = queries.takeable(self._store, queue, self.clock.now_ms())
+    def _awaits_sifting(self, request: Request) -> bool:
+        """Whether a receive whose time is over may soon get one of the messages that were there by then."""
+        receive = request.receive
+        if receive is None or not self._sifting.is_behind(request) or self._may_take(receive):
+            return False
+        return self._monotonic() < self._deadline_s(request, receive) + WAIT_S
+
+    def _takeable(self, receive: Receive) -> queries.Takeable:
+        """What there is for a receive. With a filter that costs a little, and is looked up once a tick."""
+        name = (receive.queue, receive.sieve)
+        found = self._found.get(name)
+        if found is None:
+            found = queries.takeable(self._store, receive.queue, self.clock.now_ms(), receive)
+            if receive.filter:
+                self._found[name] = found
         if found.changes_ms:
-            self._revisits[queue] = found.changes_ms
+            self._revisits[receive.queue] = found.changes_ms
         return found
 
     def _may_take(self, receive: Receive) -> bool:
         """Whether there are messages for this receive that nobody else has claimed."""
-        found = self._takeable(receive.queue)
+        found = self._takeable(receive)
         if found.consumer and found.consumer != receive.consumer:
             return False
-        return self._dispatcher.available(receive.queue, found.messages) > 0
+        return self._dispatcher.available(receive.queue, found.messages, receive.sieve) > 0
 
     # --- leading ------------------------------------------------------------------------------------------------------
 
@@ -535,6 +562,7 @@ class Replica:
         self._dispatcher = Dispatcher()
         self._pulsing = self._redriving = False
         self._occurrences.done()
+        self._sifting.done()
         self._changes.clear()
         self.scrub.stop_leading()
 

@@ -125,6 +125,15 @@ def takeable(state: State, name: str, now_ms: int, receive: Receive | None = Non
     return Takeable(messages, "", changes_ms)
 
 
+def is_unsifted(state: State, receive: Receive, next_id: int) -> bool:
+    """Whether messages with ids below `next_id` are still to be put to a receive's filter."""
+    queue = find_queue(state, receive.queue) if receive.filter else None
+    selector = None if queue is None else sifting.find_selector(state, queue, receive)
+    if queue is None or selector is None:
+        return False
+    return sifting.end_of_sifted(state, queue, selector) < next_id
+
+
 def next_due_ms(state: State) -> int | None:
     """When the earliest timer is due (cluster time), or None if there is none."""
     found = state.first(records.TIMERS)
