@@ -38,11 +38,11 @@ def broker(cluster: Cluster, node: str, key: Key) -> str:
 
 
 @contextmanager
-def worker(broker: str, queues: str, directory: Path) -> Iterator[Path]:
+def worker(broker: str, queues: str, directory: Path, module: str = "tests.clients.tasks") -> Iterator[Path]:
     """A worker as it is started anywhere; yields where its tasks note what they do."""
     notes, said = directory / "notes", (directory / "worker.log").open("wb")
     notes.touch()
-    argv = [sys.executable, "-m", "celery", "-A", "tests.clients.tasks", "worker", "-c", "4", "-Q", queues]
+    argv = [sys.executable, "-m", "celery", "-A", module, "worker", "-c", "4", "-Q", queues]
     process = subprocess.Popen(
         [*argv, "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"],
         env=os.environ | {"TASKS_LOG": str(notes), "TASKS_BROKER": broker},
