@@ -6,11 +6,23 @@ import base64
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, complain, printable, read_lines, say, say_json
+from api.console import (
+    DEFAULT_URL,
+    Exit,
+    Json,
+    Url,
+    UsageError,
+    complain,
+    json_option,
+    printable,
+    read_lines,
+    say,
+    say_json,
+)
 from api.console_client import Client, queue_path
 from storage.limits import BATCH_MESSAGES_MAX, OPERATION_BYTES_MAX
 
@@ -109,6 +121,8 @@ def receive(
         float | None,
         Parameter(validator=validators.Number(gt=0), help="Seconds until it is delivered again; default: the queue's."),
     ] = None,
+    filter_: Annotated[str | None, Parameter(name="--filter", help="Only what matches: a filter in JSON.")] = None,
+    filter_on: Annotated[Literal["attributes", "body"], Parameter(help="What the filter looks at.")] = "attributes",
     ack: Annotated[bool, Parameter(help="Ack what was printed: it is gone then.")] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
@@ -119,19 +133,25 @@ def receive(
     trimaran receive orders
     trimaran receive orders --max 100 --wait 20 --ack
     trimaran receive orders --lease 300 --json | jq -r .receipt
+    trimaran receive orders --filter '{"colour": ["red"]}' --wait 20
     ```
 
     With --json, one line for each message. Exit code 3: nothing was received.
     """
-    client, asked, left_ms = Client(url), {"max": min(max_, BATCH_MESSAGES_MAX)}, round(wait * 1000)
+    asked: dict[str, Any] = {"max": min(max_, BATCH_MESSAGES_MAX)}
+    client, left_ms = Client(url), round(wait * 1000)
     if lease is not None:
         asked["lease_ms"] = max(1, round(lease * 1000))
+    if filter_ is not None:
+        asked |= {"filter": json_option("--filter", filter_), "filter_on": filter_on}
     messages: list[Any] = []
     while not messages:
         wait_ms = min(left_ms, WAIT_MS_MAX)
         answer = client.request("POST", queue_path(queue, "receive"), {**asked, "wait_ms": wait_ms}, wait_ms=wait_ms)
         messages, left_ms = answer["messages"], left_ms - wait_ms
         if not messages and left_ms <= 0:
+            if answer.get("sifting"):
+                complain("not all messages have been put to the filter yet: ask again, or --wait")
             return Exit.NOTHING_RECEIVED
     # One answer is bounded in bytes as well: the rest of what was asked for is fetched as long as there is any.
     while len(messages) < max_:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import json as json_module
 import time
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter, validators
 
-from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, complain, printable, say, say_json, say_table
+from api.console import (
+    DEFAULT_URL,
+    Exit,
+    Json,
+    Url,
+    UsageError,
+    complain,
+    json_option,
+    printable,
+    say,
+    say_json,
+    say_table,
+)
 from api.console_client import Client, queue_path
 
 POLL_S = 0.5
@@ -175,10 +186,7 @@ def _rate(per_second: int | None) -> dict[str, Any]:
 
 
 def _filter(text: str | None, reason: str | None, of: str | None) -> dict[str, Any]:
-    try:
-        wanted = json_module.loads(text) if text else {}
-    except ValueError as error:
-        raise UsageError(f"--filter is not JSON: {error}") from None
+    wanted = json_option("--filter", text) if text else {}
     if not isinstance(wanted, dict):
         raise UsageError("--filter is no JSON object")
     simple = {name: [value] for name, value in (("reason", reason), ("queue", of)) if value is not None}

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from cyclopts import App, Parameter, validators
 
 from api.cli_messages import as_message, read_attribute, read_body
-from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, printable, say, say_json, say_table
+from api.console import DEFAULT_URL, Exit, Json, Url, UsageError, json_option, printable, say, say_json, say_table
 from api.console_client import Client
 
 Topic = Annotated[str, Parameter(help="The topic.")]
@@ -146,20 +146,13 @@ def subscribe(
     """
     asked: dict[str, Any] = {"queue": queue, "pattern": pattern, "filter_on": filter_on}
     if filter_ is not None:
-        asked["filter"] = _filter(filter_)
+        asked["filter"] = json_option("--filter", filter_)
     answer = Client(url).request("PUT", topic_path(topic, "subscriptions", _named(subscription)), asked)
     if json:
         say_json(answer)
     else:
         say(f"queue {printable(queue)} gets what subscription {printable(subscription)} wants of {printable(topic)}")
     return Exit.DONE
-
-
-def _filter(text: str) -> Any:
-    try:
-        return json_module.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--filter is not JSON: {error}") from None
 
 
 @topics.command

@@ -92,6 +92,14 @@ def printable(text: str) -> str:
     )
 
 
+def json_option(name: str, text: str) -> Any:
+    """The JSON that an option gives. Raises `UsageError`."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{name} is not JSON: {error}") from None
+
+
 def read_lines(data: bytes) -> list[bytes]:
     """The lines of `data`, without their ends; a last line without an end counts too, an empty one does not."""
     return [line.removesuffix(b"\r") for line in data.removesuffix(b"\n").split(b"\n")] if data else []

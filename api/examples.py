@@ -133,6 +133,11 @@ EXAMPLES: tuple[Example, ...] = (
         key="9c41",
     ),
     Example(
+        "POST /v1/queues/orders/receive",
+        {"filter": {"colour": ["blue", {"prefix": "dark "}]}, "wait_ms": 0},
+        answer={"messages": []},
+    ),
+    Example(
         "GET /v1/queues/orders/messages/1/history",
         answer={
             "message_id": 1,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -14,6 +15,7 @@ from aiohttp import web
 from api.access import admitted
 from api.cloud_events import read_events
 from api.drain import DRAIN
+from api.filters import read_selector
 from api.messages import (
     MessageIn,
     PackedMessageIn,
@@ -85,6 +87,7 @@ from storage.operations import (
 )
 from storage.options import Run
 from storage.settings import LIMITS, QueueSettings, contradiction, malformed, out_of_range
+from storage.sift_operations import SelectorInfo
 
 APPLIED_INDEX, STALENESS_MS = "Trimaran-Applied-Index", "Trimaran-Staleness-Ms"
 """Headers of a local read: up to where the answering replica has applied the log, and how stale that may be."""
@@ -124,6 +127,8 @@ class ReceiveIn(Wish):
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=WAIT_MS_MAX)] | msgspec.UnsetType = msgspec.UNSET
     lease_ms: Lease | msgspec.UnsetType = msgspec.UNSET
     consumer: str = ""
+    filter: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    filter_on: Literal["attributes", "body"] = "attributes"
 
 
 class AckIn(Wish):
@@ -264,6 +269,16 @@ def _queue(info: QueueInfo) -> dict[str, Any]:
         "bytes": info.bytes,
         "dead": info.dead,
         **({"active": info.active} if info.active else {}),
+        **({"filters": [_filter(selector) for selector in info.selectors]} if info.selectors else {}),
+    }
+
+
+def _filter(selector: SelectorInfo) -> dict[str, Any]:
+    return {
+        "filter": json.loads(selector.filter),
+        "filter_on": selector.filter_on,
+        "last_used": timestamp(selector.used_ms),
+        "unsifted": selector.unsifted,
     }
 
 
@@ -329,13 +344,15 @@ async def receive(request: web.Request) -> web.Response:
     lease_ms = 0 if wish.lease_ms is msgspec.UNSET else wish.lease_ms
     check_text(wish.consumer, CONSUMER_BYTES_MAX, "$.consumer", empty=True)
     wait_ms = -1 if wish.wait_ms is msgspec.UNSET else wish.wait_ms
-    operation = Receive(name, wish.max, lease_ms, new_token(), wait_ms, wish.consumer)
+    wanted = read_selector(request, wish.filter, wish.filter_on)
+    operation = Receive(name, wish.max, lease_ms, new_token(), wait_ms, wish.consumer, wanted, wish.filter_on)
     reply = await request.config_dict[DRAIN].poll(operation, lambda asked: submit(request, asked))
-    messages: list[dict[str, Any]] = []
+    document: dict[str, Any] = {"messages": []}
     if reply is not None:
         assert isinstance(reply.outcome, Received)
-        messages = delivered(reply.outcome, reply.block, raw=wants_msgpack(request))
-    return answer(request, {"messages": messages})
+        document["messages"] = delivered(reply.outcome, reply.block, raw=wants_msgpack(request))
+        document |= {"sifting": True} if reply.outcome.sifting else {}
+    return answer(request, document)
 
 
 def new_token() -> int:

@@ -184,6 +184,15 @@ SCHEMAS: dict[str, Any] = {
         bytes=_COUNT,
         dead=_COUNT,
         active={**TEXT, "description": "The consumer that alone receives, of a single_active queue."},
+        filters=_list(  # of a queue asked for by name
+            _object(
+                ["filter", "filter_on", "last_used", "unsifted"],
+                filter={"type": "object"},
+                filter_on={"enum": ["attributes", "body"]},
+                last_used=_TIME,
+                unsifted={**_COUNT, "description": "So many ids, at most, are still to be put to it."},
+            ),
+        ),
     ),
     "Message": {
         **_closed(**_CONTENT, **_OPTIONS),
@@ -213,6 +222,8 @@ SCHEMAS: dict[str, Any] = {
         wait_ms={"type": "integer", "minimum": 0, "maximum": WAIT_MS_MAX, "description": "Default: the queue's."},
         lease_ms=_LEASE,
         consumer=_CONSUMER,
+        filter={"type": ["object", "null"], "description": "Only what it matches: see docs/filters.md."},
+        filter_on={"enum": ["attributes", "body"], "default": "attributes"},
     ),
     "Received": _object(
         ["messages"],
@@ -227,6 +238,7 @@ SCHEMAS: dict[str, Any] = {
                 **_ABOUT,
             )
         ),
+        sifting={**_FLAG, "description": "Nothing yet: not all messages have been put to the filter."},
     ),
     "Ack": _closed(["receipts"], receipts=_RECEIPTS),
     "Nack": _closed(["receipts"], receipts=_RECEIPTS, delay_ms=_MILLISECONDS, reason=_REASON),

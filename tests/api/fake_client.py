@@ -33,6 +33,7 @@ from storage.operations import (
     encode_item,
 )
 from storage.reading import find_queue
+from storage.sift_look import Sifter
 
 START_MS = 1_700_000_000_000
 
@@ -80,6 +81,9 @@ class FakeClient(Client):
             async with self._sent:
                 while True:
                     outcome = self._apply(operation).outcome
+                    if receive.filter and isinstance(outcome, Received) and not outcome.deliveries:
+                        self.sift()
+                        outcome = self._apply(operation).outcome
                     if not isinstance(outcome, Received):
                         return Reply(outcome, memoryview(b""))
                     held, bodies = queries.received(self.store, receive.queue, outcome)
@@ -124,6 +128,14 @@ class FakeClient(Client):
         while items := Occurrences(self.store, Router(self.store, time.monotonic).targets).due(self.now_ms, ""):
             for item in items:
                 self._write(item)
+
+    def sift(self) -> None:
+        """Put all messages to all filters of consumers."""
+        sifter = Sifter(self.store)
+        while sifter.is_due:
+            step = sifter.next(lambda: False)
+            if step is not None:
+                self._write(encode_item(0, 0, step))
 
     def _write(self, item: bytes) -> Outcome:
         index = self.store.last_index + 1

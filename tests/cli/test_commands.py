@@ -88,6 +88,22 @@ def test_everything_is_read_again_when_asked(trimaran: Trimaran, queue: str) -> 
     assert node["scrub"]["bytes"] > 0
 
 
+def test_only_what_a_filter_matches_is_received(trimaran: Trimaran, queue: str) -> None:
+    for colour in ("blue", "red", "blue", "red"):
+        assert trimaran("send", queue, f"a {colour} boat", "-a", f"colour={colour}")[0] == 0
+    wanted = '{"colour": ["red"]}'
+    received = receive(trimaran, queue, "--max", "9", "--filter", wanted, "--ack")
+    assert [message["body"] for message in received] == ["a red boat", "a red boat"]
+    assert trimaran("receive", queue, "--filter", wanted, "--wait", "0.1") == (3, "", "")
+    code, _, said = trimaran("receive", queue, "--filter", "red")
+    assert code == 2
+    assert "--filter is not JSON" in said
+    code, _, said = trimaran("receive", queue, "--filter", '{"colour": "red"}')
+    assert code == 1
+    assert "$.filter/colour" in said
+    assert wanted.replace(" ", "") in trimaran("queues", "show", queue, "--json")[1].replace(" ", "")
+
+
 def test_nothing_to_receive_has_an_exit_code_of_its_own(trimaran: Trimaran, queue: str) -> None:
     assert trimaran("receive", queue) == (3, "", "")
 
