@@ -19,6 +19,7 @@ import lmdb
 from storage import migrations
 from storage.beside import Pause
 from storage.disk import Resident, UnusableError
+from storage.lmdb_pages import is_cut_short
 from storage.records import ENTRIES, read_u64, u64
 from storage.seals import entry_seal, seal, unseal, unseal_entry
 from storage.state import APPLIED, APPLIED_META, DamageError, StorageFailure
@@ -69,8 +70,8 @@ class Contents(NamedTuple):
 def open_tables(path: Path, map_bytes: int, *, shared: bool) -> Tables:
     """Open an environment. `shared`: a directory with a reader table; else an existing file used by one thread only.
 
-    Raises `DamageError` when the file ends before its last page: to read there, and be it only for the names of the
-    tables, would end the process by a signal.
+    Raises `DamageError` when the file ends before its last page in use: to read there, and be it only for the names of
+    the tables, would end the process by a signal.
     """
     page = os.sysconf("SC_PAGE_SIZE")
     env = lmdb.Environment(
@@ -103,10 +104,10 @@ def failure(what: str, error: BaseException) -> StorageFailure:
 
 
 def _check_length(path: Path, env: lmdb.Environment) -> None:
-    file_bytes = path.stat().st_size
-    used_bytes = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    if file_bytes < used_bytes:
-        raise DamageError(f"{path} is cut short: it has {file_bytes} bytes, {used_bytes} were written")
+    last_page, page_bytes = env.info()["last_pgno"], env.stat()["psize"]
+    if is_cut_short(path, last_page, page_bytes):
+        used_bytes = (last_page + 1) * page_bytes
+        raise DamageError(f"{path} is cut short: it has {path.stat().st_size} bytes, {used_bytes} were written")
 
 
 def get_meta(txn: Transaction, tables: Tables, name: bytes) -> bytes | None:
