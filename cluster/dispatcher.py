@@ -55,9 +55,9 @@ class Dispatcher:
         self._number = count()
         self._over: set[Request] = set()
         """Requests whose time is over, but whose queue's messages are claimed: they may yet get one that is left."""
-        self._claimed: Counter[str] = Counter()
-        self._claimed_through: Counter[tuple[str, str]] = Counter()
-        """The part of it that receives with filters have claimed, by queue and filter."""
+        self._claimed: Counter[tuple[str, str]] = Counter()
+        """By queue and filter. Lines do not count with each other's: who wants a thousand red messages, of which there
+        is one, keeps nobody from the others. At worst somebody is woken for what another line has got."""
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -98,23 +98,17 @@ class Dispatcher:
 
     def claim(self, queue: str, messages: int, sieve: str = "") -> None:
         """A proposed receive may take so many messages of the queue; as many are given back when it is applied."""
-        self._claimed[queue] += messages
-        if sieve:
-            self._claimed_through[queue, sieve] += messages
+        self._claimed[queue, sieve] += messages
 
     def unclaim(self, queue: str, messages: int, sieve: str = "") -> None:
         """A proposed receive was applied."""
-        self._claimed[queue] -= messages
-        if self._claimed[queue] <= 0:
-            del self._claimed[queue]
-        if sieve:
-            self._claimed_through[queue, sieve] -= messages
-            if self._claimed_through[queue, sieve] <= 0:
-                del self._claimed_through[queue, sieve]
+        self._claimed[queue, sieve] -= messages
+        if self._claimed[queue, sieve] <= 0:
+            del self._claimed[queue, sieve]
 
     def available(self, queue: str, ready: int, sieve: str = "") -> int:
-        """How many of the `ready` messages nobody has claimed; of those ready for a filter, nobody with the same."""
-        return ready - (self._claimed_through[queue, sieve] if sieve else self._claimed[queue])
+        """How many of the messages that are ready for a filter nobody with the same filter has claimed."""
+        return ready - self._claimed[queue, sieve]
 
     def wake(self, queue: str, ready: int, consumer: str = "", sieve: str = "") -> list[Request]:
         """Take from a line those who can be served with what is ready for it, and claim it for them.
@@ -144,8 +138,7 @@ class Dispatcher:
         hopeless = []
         for request in list(self._over):
             queue, _ = self._queues[request.session, request.seq]
-            sieve = request.sieve
-            if (queue, sieve) not in self._claimed_through if sieve else queue not in self._claimed:
+            if (queue, request.sieve) not in self._claimed:
                 self._leave(queue, request)
                 hopeless.append(request)
         return hopeless

@@ -243,3 +243,11 @@ def test_a_leader_whose_step_came_to_nothing_goes_on_when_it_leads_again(monkeyp
         trio.run(1.0)
     send(trio, RED)
     assert len(ids(trio.do(asked(2, WAIT_MS, 9)))) == 2
+
+
+def test_who_asks_for_much_with_a_filter_keeps_nobody_from_the_rest() -> None:
+    dispatcher = Dispatcher()
+    plain = Request("g", 7, 1, Receive("q", 1, 0, 1, WAIT_MS), b"", 0.0, 0)
+    dispatcher.claim("q", 1000, asked(2).sieve)
+    dispatcher.park("q", plain, 10.0)
+    assert dispatcher.wake("q", 5) == [plain]

@@ -143,6 +143,32 @@ async def test_a_retry_on_another_node_after_a_failover_takes_effect_once(cluste
     assert (status, problem["type"]) == (422, "urn:trimaran:idempotency-mismatch")
 
 
+async def test_who_asks_with_a_filter_gets_all_that_matches_once_and_in_order_through_a_leaders_death(
+    cluster: Cluster,
+) -> None:
+    wanted = {"filter": {"colour": ["red"]}, "max": 7}
+    leader = await cluster.leader()
+    left = [name for name in cluster.nodes if name != leader]
+    waiting = asyncio.create_task(cluster.ok(left[0], "POST", "/v1/queues/q/receive", {**wanted, "wait_ms": 20_000}))
+    batch = [{"body": f"{n}", "attributes": {"colour": "red" if n % 3 == 0 else "blue"}} for n in range(300)]
+    for _ in range(4):
+        await cluster.ok(leader, "POST", "/v1/queues/q/messages", {"messages": batch})
+    got = (await waiting)["messages"]
+    killed = False
+    while len(got) < 400:
+        if len(got) > 100 and not killed:
+            killed = True
+            cluster.nodes[leader].kill()
+        asked = {**wanted, "wait_ms": 20_000}
+        more = (await cluster.ok(left[len(got) % 2], "POST", "/v1/queues/q/receive", asked))["messages"]
+        assert more, "none is missed"
+        await cluster.ok(left[0], "POST", "/v1/queues/q/ack", {"receipts": [message["receipt"] for message in more]})
+        got += more
+    ids = [message["message_id"] for message in got]
+    assert ids == [first + n for first in (1, 301, 601, 901) for n in range(0, 300, 3)]
+    assert (await cluster.ok(left[0], "POST", "/v1/queues/q/receive", wanted)) == {"messages": []}
+
+
 async def test_without_a_majority_it_says_so_within_a_second_and_keeps_nothing(cluster: Cluster) -> None:
     async def n1_has_it() -> bool:
         return (await cluster.call("n1", "GET", "/v1/queues/q?consistency=local"))[0] == 200
