@@ -251,11 +251,13 @@ class Scrub:
                 del self._votes[old]
 
     def _judge(self, now_s: float) -> None:
+        disputed = [(index, votes) for index, votes in self._votes.items() if votes.is_disputed]
+        if not disputed:
+            self.disagreement = None
+            return
         voters = set(self._voters())
         disagreement = None
-        for index, votes in self._votes.items():
-            if not votes.is_disputed:
-                continue
+        for index, votes in disputed:
             counts = Counter(digest for node, digest in votes.digests.items() if node in voters)
             digest, count = counts.most_common(1)[0] if counts else (b"", 0)
             if 2 * count > len(voters):

@@ -340,7 +340,7 @@ class Shard:
         if isinstance(self._replica, Patient):
             return
         engine = self._replica.engine
-        if engine.election_steps != self._election_steps:
+        if engine.election_steps.total() != self._election_steps.total():
             for step, count in (engine.election_steps - self._election_steps).items():
                 _log.info(ELECTION_STEPS[step], term=engine.term, times=count)
                 self._metrics.elections[step] = self._metrics.elections.get(step, 0) + count

@@ -138,7 +138,11 @@ class _Time:
         self._clockwork = clockwork
 
     def monotonic(self) -> float:
-        return self._clockwork.current.monotonic()  # type: ignore[union-attr]
+        # What `Process.monotonic` says: asked for so often that a call less is worth a line.
+        clockwork = self._clockwork
+        process: Any = clockwork.current
+        machine = process.machine
+        return machine.boot_s + (clockwork.now_s + process._spent_s) * machine.pace  # type: ignore[no-any-return]
 
     def time_ns(self) -> int:
         process = self._clockwork.current
