@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from aiohttp import web
+from multidict import istr
 
 from api.aws import sigv4
 from api.aws.errors import AwsError
@@ -40,6 +41,7 @@ ASK_AGAIN_S = 0.2
 been made a moment ago, but anybody may name one."""
 _PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
 _BROWSED = ("Origin", "Sec-Fetch-Site")
+_NOT_ITSELF = tuple(istr(name) for name in (*_PROXIED, *_BROWSED))
 _log = structlog.get_logger()
 _O = TypeVar("_O", bound=Operation)
 
@@ -223,11 +225,11 @@ def forbidden(grant: Grant, need: Need) -> Problem:
 
 
 async def _identify(request: web.Request, right: Right) -> Grant:
-    ring = request.config_dict[KEYS]
+    ring = request.app[KEYS]
     here = right in TOLD_BY_THE_NODE or (request.method == "GET" and request.query.get("consistency") == "local")
     known = await ring.known(here=here)
     if not known.keys:
-        if is_local(request) or request.config_dict[SETTINGS].insecure_listen:
+        if is_local(request) or request.app[SETTINGS].insecure_listen:
             return Grant(None, known.trouble)
         raise _unknown(
             "There are no access keys yet, and without them only programs on the same machine are served, which ask "
@@ -283,7 +285,7 @@ def _unknown(detail: str, remedy: str = "") -> Problem:
 def http_request(request: web.Request, body: bytes) -> HttpRequest:
     """The request as its sender signed it."""
     headers = list(request.headers.items())
-    if request.config_dict[SETTINGS].trust_forwarded and "X-Forwarded-Host" in request.headers:
+    if request.app[SETTINGS].trust_forwarded and "X-Forwarded-Host" in request.headers:
         headers = [pair for pair in headers if pair[0].lower() != "host"]
         headers.append(("Host", first(request.headers["X-Forwarded-Host"])))
     return HttpRequest(request.method, request.raw_path, headers, body)
@@ -297,11 +299,10 @@ def first(listed: str) -> str:
 def is_local(request: web.Request) -> bool:
     """Whether a program on this machine asks: not somebody behind a proxy on it, and no page in a browser on it."""
     headers = request.headers
-    return (
-        _is_loopback(request.remote or "")
-        and not any(name in headers for name in (*_PROXIED, *_BROWSED))
-        and _is_own(headers.get("Host", ""))
-    )
+    for name in _NOT_ITSELF:
+        if name in headers:
+            return False
+    return _is_loopback(request.remote or "") and _is_own(headers.get("Host", ""))
 
 
 @lru_cache(maxsize=1024)

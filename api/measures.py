@@ -60,7 +60,7 @@ METER = web.AppKey("meter", Meter)
 @web.middleware
 async def measured(request: web.Request, handler: Any) -> web.StreamResponse:
     """Count the request, however it ends."""
-    meter, begun_s, status = request.config_dict[METER], time.monotonic(), ABANDONED
+    meter, begun_s, status = request.app[METER], time.monotonic(), ABANDONED
     try:
         response: web.StreamResponse = await handler(request)
         status = response.status

@@ -110,7 +110,7 @@ def choice(request: web.Request, name: str, *choices: str) -> str:
 
 async def read_bytes(request: web.Request) -> bytes:
     """The request's body, within its size and its time. Raises `Problem`."""
-    settings = request.config_dict[SETTINGS]
+    settings = request.app[SETTINGS]
     if "Content-Encoding" in request.headers:
         raise _unreadable("Compressed bodies are not read.", "Send the body as it is, without Content-Encoding.")
     try:

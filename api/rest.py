@@ -165,7 +165,7 @@ async def submit(
 
     `keyed`: it is what the request's Idempotency-Key, if there is one, stands for; `part` numbers several such.
     """
-    app, operation = request.config_dict, admitted(request, operation)
+    app, operation = request.app, admitted(request, operation)
     if keyed and not isinstance(operation, Query):
         key = await idempotency(request, part)
         if key is not None:

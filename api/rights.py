@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum, auto
+from functools import lru_cache
 from typing import NamedTuple, TypeVar, assert_never
 
 import msgspec
@@ -69,6 +70,8 @@ from storage.topic_operations import (
 
 class Right(Enum):
     """Something that a key may be allowed to do."""
+
+    __hash__ = object.__hash__  # each is there once; that of an enumeration is its name's, in Python
 
     OPEN = auto()
     """What anybody may ask, without any key."""
@@ -240,6 +243,11 @@ def needs(operation: Operation) -> Iterator[Need]:
             assert_never(operation)
 
 
+@lru_cache(maxsize=64)
+def _rights(roles: tuple[str, ...]) -> frozenset[Right]:
+    return frozenset().union(*(ROLES[role] for role in roles))
+
+
 class AccessKey(NamedTuple):
     """A key that is known, with its secret."""
 
@@ -264,14 +272,15 @@ class Grant(NamedTuple):
 
     def sees(self, name: str) -> bool:
         """Whether it is for the queue of this name."""
-        return self.key is None or any(matches(pattern, name) for pattern in self.key.queues)
+        if self.key is None or ALL_QUEUES in self.key.queues:
+            return True
+        return any(matches(pattern, name) for pattern in self.key.queues)
 
     def allows(self, need: Need) -> bool:
         """Whether this may be done."""
         if self.key is None:
             return True
-        has_right = any(need.right in ROLES[role] for role in self.key.roles)
-        return has_right and (need.name is None or self.sees(need.name))
+        return need.right in _rights(self.key.roles) and (need.name is None or self.sees(need.name))
 
     def bound(self, operation: _O) -> _O:
         """The operation as far as it may be done: of a list, of what would be redriven, what the patterns are for."""

@@ -37,12 +37,12 @@ class Submit(Protocol):
 class Call:
     """A request under way.
 
-    base: how its client reaches this node. trace: its X-Ray header. invocation: what its SDK calls it, however often it
-    repeats it; `whole` is a digest of it.
+    base: tells how its client reaches this node. trace: its X-Ray header. invocation: what its SDK calls it, however
+    often it repeats it; `whole` is a digest of it.
     """
 
     submit: Submit
-    base: str
+    base: Callable[[], str]
     trace: str | None = None
     invocation: str | None = None
     whole: bytes = b""

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
 from aiohttp import web
 
-from api.access import KEYS, first, http_request, is_local
+from api.access import first
 from api.aws import protocols, query, sigv4, sns, sqs
 from api.aws.calls import Call, Once, Submit
 from api.aws.errors import AwsError, common, sayable
-from api.aws.keys import Sender, admitted, authenticate
+from api.aws.keys import admitted, authenticate
 from api.aws.names import is_host
 from api.aws.protocols import SNS, SQS, SQS_JSON, SQS_QUERY, Dialect
 from api.aws.shapes import Shape
@@ -66,7 +66,7 @@ async def _answer(request: web.Request) -> web.Response:
     dialect = SQS_JSON if "X-Amz-Target" in request.headers else SQS_QUERY
     try:
         body = await read_bytes(request)
-        sender = await _authenticate(request, body, _SERVICES_IN_JSON if dialect.is_json else _SERVICES_IN_QUERY)
+        sender = await authenticate(request, body, _SERVICES_IN_JSON if dialect.is_json else _SERVICES_IN_QUERY)
         content: bytes | dict[str, str] = body
         if dialect.is_json:
             action = protocols.targeted(request.headers["X-Amz-Target"])
@@ -132,14 +132,9 @@ _SERVICES_IN_JSON, _SERVICES_IN_QUERY = (SQS.name,), (SQS.name, SNS.name)
 """What may have been signed for. Which of the two it is, a form says; but it is not read for strangers."""
 
 
-async def _authenticate(request: web.Request, body: bytes, services: Sequence[str]) -> Sender:
-    asked, now = http_request(request, body), datetime.now(UTC)
-    return await authenticate(request.config_dict[KEYS], asked, services, now, is_local=is_local(request))
-
-
 def base_url(request: web.Request) -> str:
     """How the client reaches this node, for the URLs of queues: some clients go where these point."""
-    settings = request.config_dict[SETTINGS]
+    settings = request.app[SETTINGS]
     if settings.public_url:
         return settings.public_url.rstrip("/")
     scheme, host = request.scheme, request.headers.get("Host", "")
@@ -158,7 +153,8 @@ def base_url(request: web.Request) -> str:
 def _call(request: web.Request, body: bytes, submit: Submit) -> Call:
     """This request, as the actions see it."""
     trace, invocation = (_header(request, name) for name in (_TRACE, _INVOCATION))
-    return Call(submit, base_url(request), trace, invocation, b"" if invocation is None else _digest(request, body))
+    whole = b"" if invocation is None else _digest(request, body)
+    return Call(submit, partial(base_url, request), trace, invocation, whole)
 
 
 def _digest(request: web.Request, body: bytes) -> bytes:
@@ -177,8 +173,8 @@ def _header(request: web.Request, name: str) -> str | None:
 
 def _submit(request: web.Request, grant: Grant, service: str, action: str) -> Submit:
     """How this request's operations reach the cluster, as far as it may have them done."""
-    client, drain = request.config_dict[CLIENT], request.config_dict[DRAIN]
-    timeout_ms = request.config_dict[SETTINGS].request_timeout_ms
+    app = request.app
+    client, drain, timeout_ms = app[CLIENT], app[DRAIN], app[SETTINGS].request_timeout_ms
 
     async def submit(operation: Operation, block: bytes = b"", once: Once | None = None) -> Reply:
         operation = admitted(grant, operation, service, action)

@@ -7,14 +7,16 @@ with whatever they were given. As soon as there is one, every request must be si
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
-from api.access import KeyRing
+from aiohttp import web
+
+from api.access import KEYS, http_request, is_local
 from api.aws import sigv4
 from api.aws.errors import AwsError, common
 from api.aws.names import ACCOUNT, REGION
-from api.aws.sigv4 import Claim, HttpRequest
+from api.aws.sigv4 import Claim
 from api.rights import Grant, Need
 from storage.operations import Operation
 
@@ -26,26 +28,30 @@ class Sender(NamedTuple):
     claim: Claim | None
 
 
-async def authenticate(
-    ring: KeyRing, request: HttpRequest, services: Sequence[str], now: datetime, *, is_local: bool
-) -> Sender:
+_ANYBODY = Sender(Grant(None), None)
+
+
+async def authenticate(request: web.Request, body: bytes, services: Sequence[str]) -> Sender:
     """Who sent the request, which must be signed for one of the services. Raises `AwsError` and `ClusterTrouble`."""
+    ring = request.app[KEYS]
     known = await ring.known()
     if not known.keys:
-        if is_local:
-            return Sender(Grant(None), None)
+        if is_local(request):
+            return _ANYBODY
         said = (
             "Access denied: there are no access keys, and without them only clients on the same machine are served, "
             "which ask for it by its address or as localhost."
         )
         raise common("AccessDeniedException", said)
-    claim = sigv4.read(request)
+    asked = http_request(request, body)
+    claim = sigv4.read(asked)
     if claim is None:
         raise common("MissingAuthenticationTokenException", "Request is missing Authentication Token")
     key = await ring.find(claim.access_key_id, known)
     if key is None:
         raise common("InvalidClientTokenIdException", "The security token included in the request is invalid.")
-    sigv4.verify(claim, request, key.secret, claim.service if claim.service in services else services[0], now)
+    service = claim.service if claim.service in services else services[0]
+    sigv4.verify(claim, asked, key.secret, service, datetime.now(UTC))
     return Sender(Grant(key), claim)
 
 

@@ -59,7 +59,7 @@ async def create_queue(call: Call, wish: shapes.CreateQueue) -> shapes.QueueUrl:
     if differs is not None:
         said = f"A queue already exists with the same name and a different value for attribute {differs}"
         raise sqs("QueueNameExists", said)
-    return shapes.QueueUrl(queue_url=queue_url(call.base, name))
+    return shapes.QueueUrl(queue_url=queue_url(call.base(), name))
 
 
 async def _find(call: Call, name: str) -> QueueInfo | None:
@@ -172,7 +172,7 @@ async def get_queue_url(call: Call, wish: shapes.GetQueueUrl) -> shapes.QueueUrl
     if not is_queue_name(wish.queue_name):
         raise no_such_queue()
     await _get(call, wish.queue_name)
-    return shapes.QueueUrl(queue_url=queue_url(call.base, wish.queue_name))
+    return shapes.QueueUrl(queue_url=queue_url(call.base(), wish.queue_name))
 
 
 async def list_queues(call: Call, wish: shapes.ListQueues) -> shapes.QueueUrls:
@@ -183,8 +183,8 @@ async def list_queues(call: Call, wish: shapes.ListQueues) -> shapes.QueueUrls:
         after = _read_token(wish.next_token) if wish.next_token else _just_before(prefix)
         infos = await _list(call, after, most + 1)
         names = [info.queue for info in infos if info.queue.startswith(prefix)]
-    page, token = _page(names, most, wish.max_results)
-    return shapes.QueueUrls(queue_urls=[queue_url(call.base, name) for name in page] or None, next_token=token)
+    (page, token), base = _page(names, most, wish.max_results), call.base()
+    return shapes.QueueUrls(queue_urls=[queue_url(base, name) for name in page] or None, next_token=token)
 
 
 async def list_dead_letter_source_queues(call: Call, wish: shapes.ListDeadLetterSourceQueues) -> shapes.SourceQueueUrls:
@@ -197,8 +197,8 @@ async def list_dead_letter_source_queues(call: Call, wish: shapes.ListDeadLetter
         infos = await _list(call, after, SCAN_MAX)
         names += [info.queue for info in infos if sends_dead_letters(info, name)]
         after = infos[-1].queue if len(infos) == SCAN_MAX else None
-    page, token = _page(names, most, wish.max_results)
-    return shapes.SourceQueueUrls(queue_urls=[queue_url(call.base, each) for each in page], next_token=token)
+    (page, token), base = _page(names, most, wish.max_results), call.base()
+    return shapes.SourceQueueUrls(queue_urls=[queue_url(base, each) for each in page], next_token=token)
 
 
 def _most(max_results: int | None) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -31,6 +31,7 @@ EXPIRES_S_MAX = 7 * 24 * 60 * 60
 """The longest a presigned URL may be good for, as with AWS."""
 
 _STAMP = "%Y%m%dT%H%M%SZ"
+_DATE_CHARACTERS = 8
 _STAMP_SHAPE = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _MUST_BE_SIGNED = ("host", "x-amz-target")
 """Without them a signature could be carried to another server, or to another action."""
@@ -45,9 +46,12 @@ class HttpRequest(NamedTuple):
     headers: Sequence[tuple[str, str]]
     body: bytes
 
-    def header(self, name: str) -> str | None:
-        """The first header of this (lower-case) name."""
-        return next((value for key, value in self.headers if key.lower() == name), None)
+    def named(self) -> dict[str, list[str]]:
+        """The headers by their names in lower case, in the order in which they came."""
+        values: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            values.setdefault(name.lower(), []).append(value)
+        return values
 
 
 class Claim(NamedTuple):
@@ -73,17 +77,17 @@ class Claim(NamedTuple):
 
 def read(request: HttpRequest) -> Claim | None:
     """What the request claims, None when it is not signed at all. Raises `AwsError`."""
-    authorization = request.header("authorization")
-    if authorization is not None:
-        return _read_header(request, authorization)
+    headers = request.named()
+    if "authorization" in headers:
+        return _read_header(headers)
     _, _, query = request.target.partition("?")
     if "X-Amz-Algorithm=" in query or "X-Amz-Signature=" in query:
         return _read_query(dict(_pairs(query)))
     return None
 
 
-def _read_header(request: HttpRequest, authorization: str) -> Claim:
-    algorithm, _, rest = authorization.strip().partition(" ")
+def _read_header(headers: Mapping[str, Sequence[str]]) -> Claim:
+    algorithm, _, rest = headers["authorization"][0].strip().partition(" ")
     if algorithm != ALGORITHM:
         raise _incomplete(f"Unsupported AWS 'algorithm': '{algorithm[:40]}'.")
     given: dict[str, str] = {}
@@ -91,7 +95,7 @@ def _read_header(request: HttpRequest, authorization: str) -> Claim:
         name, _, value = part.strip().partition("=")
         given[name] = value
     missing = [f"Authorization header requires '{name}' parameter." for name in _PARTS if not given.get(name)]
-    stamp = request.header("x-amz-date") or request.header("date")
+    (stamp, *_) = headers.get("x-amz-date") or headers.get("date") or (None,)
     if stamp is None:
         missing.append("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
     if missing or stamp is None:
@@ -121,14 +125,16 @@ def _claim(credential: str, signed_headers: str, signature: str, at: datetime, e
     access_key_id, date, region, service, terminator = scope
     if terminator != "aws4_request":
         raise _mismatch("Credential should be scoped with a valid terminator: 'aws4_request'.")
-    if date != at.strftime("%Y%m%d"):
+    stamp = _stamp(at)
+    if date != stamp[:_DATE_CHARACTERS]:
         raise _mismatch(
             "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
-            f"'{date[:16]}' != '{at.strftime('%Y%m%d')}', from '{at.strftime(_STAMP)}'."
+            f"'{date[:16]}' != '{stamp[:_DATE_CHARACTERS]}', from '{stamp}'."
         )
     return Claim(access_key_id, date, region, service, signed_headers.split(";"), signature, at, expires_s)
 
 
+@lru_cache(maxsize=256)  # a second's requests have the same
 def _at(stamp: str) -> datetime:
     try:
         if _STAMP_SHAPE.fullmatch(stamp):
@@ -138,6 +144,11 @@ def _at(stamp: str) -> datetime:
         raise _incomplete("Date must be in ISO-8601 'basic format', such as 20111231T235959Z.") from None
 
 
+@lru_cache(maxsize=256)
+def _stamp(at: datetime) -> str:
+    return at.strftime(_STAMP)
+
+
 # --- whether it is true -----------------------------------------------------------------------------------------------
 
 
@@ -145,12 +156,12 @@ def verify(claim: Claim, request: HttpRequest, secret: str, service: str, now: d
     """Check the claim against the `secret` of its key, for a request to `service`, at `now`. Raises `AwsError`."""
     check_service(claim, service)
     _check_time(claim, now)
-    unsigned = [
-        name for name in _MUST_BE_SIGNED if request.header(name) is not None and name not in claim.signed_headers
-    ]
-    if unsigned:
-        raise _mismatch(f"'{unsigned[0]}' must be a 'SignedHeader' in the AWS Authorization.")
-    if not hmac.compare_digest(_signature(claim, request, secret).encode(), claim.signature.encode("utf-8", "replace")):
+    headers = request.named()
+    for name in _MUST_BE_SIGNED:
+        if name in headers and name not in claim.signed_headers:
+            raise _mismatch(f"'{name}' must be a 'SignedHeader' in the AWS Authorization.")
+    signature = _signature(claim, request, headers, secret)
+    if not hmac.compare_digest(signature.encode(), claim.signature.encode("utf-8", "replace")):
         raise _mismatch(
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
             "Access Key and signing method. Consult the service documentation for details."
@@ -165,7 +176,7 @@ def check_service(claim: Claim, service: str) -> None:
 
 def _check_time(claim: Claim, now: datetime) -> None:
     """A claim is good from 15 minutes before it was made until 15 minutes after, or until its URL expires."""
-    stamp = claim.at.strftime(_STAMP)
+    stamp = _stamp(claim.at)
     if claim.at - now > SKEW:
         earliest, present = (now + SKEW).strftime(_STAMP), now.strftime(_STAMP)
         raise _mismatch(f"Signature not yet current: {stamp} is still later than {earliest} ({present} + 15 min.)")
@@ -176,10 +187,10 @@ def _check_time(claim: Claim, now: datetime) -> None:
         raise _mismatch(f"Signature expired: {stamp} is now earlier than {latest} ({present} - 15 min.)")
 
 
-def _signature(claim: Claim, request: HttpRequest, secret: str) -> str:
-    canonical = canonical_request(request, claim.signed_headers)
+def _signature(claim: Claim, request: HttpRequest, headers: Mapping[str, Sequence[str]], secret: str) -> str:
+    canonical = _canonical_request(request, headers, claim.signed_headers)
     digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
-    told = "\n".join((ALGORITHM, claim.at.strftime(_STAMP), claim.scope, digest))
+    told = "\n".join((ALGORITHM, _stamp(claim.at), claim.scope, digest))
     key = _signing_key(secret, claim.date, claim.region, claim.service)
     return hmac.digest(key, told.encode(), "sha256").hex()
 
@@ -192,7 +203,7 @@ def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
     return key
 
 
-def canonical_request(request: HttpRequest, signed_headers: Sequence[str]) -> str:
+def _canonical_request(request: HttpRequest, headers: Mapping[str, Sequence[str]], signed: Sequence[str]) -> str:
     """The request as both sides write it down to sign it."""
     path, _, query = request.target.partition("?")
     if not path.startswith("/"):  # as proxies are asked: http://host/path
@@ -202,9 +213,9 @@ def canonical_request(request: HttpRequest, signed_headers: Sequence[str]) -> st
             request.method.upper(),
             _canonical_path(path),
             _canonical_query(query),
-            *_canonical_headers(request, signed_headers),
+            *(f"{name}:{','.join([' '.join(value.split()) for value in headers.get(name, ())])}" for name in signed),
             "",
-            ";".join(signed_headers),
+            ";".join(signed),
             hashlib.sha256(request.body).hexdigest(),
         )
     )
@@ -212,6 +223,8 @@ def canonical_request(request: HttpRequest, signed_headers: Sequence[str]) -> st
 
 def _canonical_path(path: str) -> str:
     """Without dot segments and empty ones, and encoded once more than it was sent: only S3 does neither."""
+    if path == "/":
+        return path
     kept: list[str] = []
     for segment in path.split("/"):
         if segment == "..":
@@ -239,13 +252,6 @@ def _pairs(query: str) -> list[tuple[str, str]]:
 
 def _decoded(text: str) -> str:
     return unquote_plus(text, errors="surrogateescape")
-
-
-def _canonical_headers(request: HttpRequest, names: Sequence[str]) -> list[str]:
-    values: dict[str, list[str]] = {}
-    for name, value in request.headers:
-        values.setdefault(name.lower(), []).append(" ".join(value.split()))
-    return [f"{name}:{','.join(values.get(name, ()))}" for name in names]
 
 
 def _incomplete(message: str) -> AwsError:

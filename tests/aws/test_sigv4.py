@@ -282,7 +282,7 @@ def test_the_clock_may_be_off_by_fifteen_minutes_and_not_more() -> None:
 def test_the_date_may_come_in_the_older_header() -> None:
     request = AWSRequest("POST", "http://127.0.0.1/", data=b"{}", headers={"Date": "will be set"})
     came = sign(auth.SigV4Auth(Credentials(KEY_ID, SECRET), "sqs", "eu-west-1"), request)
-    assert came.header("x-amz-date") is None
+    assert "x-amz-date" not in came.named()
     claim = read(came)
     assert claim is not None
     verify(claim, came, SECRET, "sqs", NOW)
