@@ -188,4 +188,4 @@ class Sifted(Life):
 
 
 TestSifted = Sifted.TestCase
-TestSifted.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestSifted.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
