@@ -20,7 +20,8 @@ test: $(VENV)/ready
 	$(BIN)/mypy
 	@$(BIN)/python -m tests.chaos --install
 	@$(BIN)/python -m tests.clients.npm
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not processes" --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest -m processes
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.local $(BENCH)
