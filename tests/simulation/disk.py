@@ -20,12 +20,17 @@ from tests.simulation.clockwork import Killed, Process
 
 
 class Trouble:
-    """What happens at some step from now: `steps` counts down, then `strike` raises."""
+    """What happens at some step from now: `steps` counts down, then `strike` raises.
 
-    def __init__(self, steps: int, strike: Callable[[], BaseException]) -> None:
-        self.steps, self.strike = steps, strike
+    `of_entries`: only commits count that would make entries durable.
+    """
 
-    def step(self) -> None:
+    def __init__(self, steps: int, strike: Callable[[], BaseException], *, of_entries: bool = False) -> None:
+        self.steps, self.strike, self.of_entries = steps, strike, of_entries
+
+    def step(self, *, brings_entries: bool = False) -> None:
+        if self.of_entries and not brings_entries:
+            return
         self.steps -= 1
         if self.steps <= 0:
             raise self.strike()
@@ -165,7 +170,7 @@ class DiskStore(MemoryStore):
     def __init__(self, disk: Disk, process: Process, watch: Watch) -> None:
         self._disk, self._process, self._watch = disk, process, watch
         self.name: str = process.machine.name
-        self.is_gone = False
+        self.is_gone = self._has_appended = False
         super().__init__()
 
     def _load(self, contents: Any) -> None:
@@ -175,12 +180,12 @@ class DiskStore(MemoryStore):
             self.digest ^= hash(record)
         self._opened_digest = self.digest
 
-    def _step(self) -> None:
+    def _step(self, *, brings_entries: bool = False) -> None:
         if self.is_gone:
             raise Killed("its disk belongs to another process now")
         if self._disk.trouble is not None:
             try:
-                self._disk.trouble.step()
+                self._disk.trouble.step(brings_entries=brings_entries)
             except StorageFailure as error:
                 self._gone = str(error)
                 raise
@@ -206,6 +211,7 @@ class DiskStore(MemoryStore):
         self._step()
         last = self._journal.values.get(self._last_index)
         super().append(index, term, payload)
+        self._has_appended = True
         self._watch.appended(index, term, payload, last[0] if last is not None else 0)
 
     def truncate(self, index: int) -> None:
@@ -226,7 +232,8 @@ class DiskStore(MemoryStore):
 
     def commit(self) -> None:
         disk = self._disk
-        self._step()
+        self._step(brings_entries=self._has_appended)
+        self._has_appended = False
         low_s, high_s = disk.commit_s
         self._process.spend((low_s + (high_s - low_s) * disk.rng.random()) * disk.slowness)
         super().commit()

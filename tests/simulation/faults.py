@@ -12,7 +12,7 @@ from itertools import permutations
 from storage.state import StorageFailure
 from tests.simulation.clockwork import Killed
 from tests.simulation.disk import Trouble
-from tests.simulation.machines import Machine, World
+from tests.simulation.machines import RESTART_S, Machine, World
 from tests.simulation.plan import Event
 
 MACHINES_MAX = 5
@@ -228,7 +228,10 @@ def slow_link(world: World, machines: list[Machine], event: Event) -> None:
 
 @fault
 def corner(world: World, machines: list[Machine], event: Event) -> None:
-    """Only one follower hears the leader; it dies in the middle of a tick and comes back when the leader is gone."""
+    """Only one follower hears the leader; it dies as it commits entries, and the leader is gone before it is back.
+
+    Had it acknowledged them already, the leader would have taken them for committed.
+    """
     leader = world.leader()
     followers = [machine for machine in machines if machine is not leader]
     if leader is None or not followers:
@@ -238,7 +241,11 @@ def corner(world: World, machines: list[Machine], event: Event) -> None:
     ways = _between([leader.name], others)
     world.network.block(ways)
     healed, starts = world.healed, only.starts
-    only.disk.trouble = Trouble(20 + int(event.value), lambda: Killed("killed at a step of its store"))
+    only.disk.trouble = Trouble(3, lambda: Killed("killed as it commits entries"), of_entries=True)
+
+    def depose() -> None:
+        if world.healed == healed:
+            _replace_leader(world, lead, ways)
 
     def follow_up(patience: int) -> None:
         if world.healed != healed:
@@ -246,12 +253,49 @@ def corner(world: World, machines: list[Machine], event: Event) -> None:
         if only.is_up and only.starts == starts and patience:
             world.clockwork.later(0.005, follow_up, patience - 1)
             return
-        if lead.is_up:
-            world.crash(lead)
-            world.boot_soon(lead, 3.0)
-        world.clockwork.later(0.5, world.network.unblock, ways)
+        world.clockwork.later(0.2, depose)
 
     world.clockwork.later(0.005, follow_up, 400)
+
+
+def _replace_leader(world: World, leader: Machine, ways: list[tuple[str, str]]) -> None:
+    """The leader is killed, and down until the others have had time to elect one of them."""
+    if leader.is_up:
+        world.crash(leader)
+        world.boot_soon(leader, 3.0)
+    world.clockwork.later(0.5, world.network.unblock, ways)
+
+
+@fault
+def forget(world: World, machines: list[Machine], event: Event) -> None:
+    """Only one follower hears the leader; it loses its disk, and the leader dies as soon as its word counts again.
+
+    What only these two had is what the leader must have given it back by then.
+    """
+    leader = world.leader()
+    followers = [machine for machine in machines if machine is not leader]
+    if leader is None or not followers or not _may_lose(world, followers[0]):
+        return
+    only, lead = followers[0], leader
+    others = [name for name in world.machines if name not in (leader.name, only.name)]
+    ways = _between([leader.name], others)
+    world.network.block(ways)
+    healed = world.healed
+
+    def lose() -> None:
+        if world.healed == healed and _may_lose(world, only):
+            _lose(world, only, 0.0)
+            world.clockwork.later(0.005, follow_up, 600)
+
+    def follow_up(patience: int) -> None:
+        if world.healed != healed:
+            return
+        if patience and not (only.replica is not None and only.replica.engine.counts):
+            world.clockwork.later(0.005, follow_up, patience - 1)
+        else:
+            _replace_leader(world, lead, ways)
+
+    world.clockwork.later(1.0, lose)
 
 
 # --- clocks and disks -------------------------------------------------------------------------------------------------
@@ -307,7 +351,34 @@ def bit_flip(world: World, machines: list[Machine], event: Event) -> None:
 def wipe(world: World, machines: list[Machine], event: Event) -> None:
     """A disk is lost and replaced."""
     machine = machines[0]
-    if world.remember() and all(other.disk.is_sound for other in world.machines.values() if other is not machine):
-        world.crash(machine)
-        machine.disk.wipe()
-        world.boot_soon(machine, event.for_s)
+    if _may_lose(world, machine):
+        _lose(world, machine, event.for_s)
+
+
+def _may_lose(world: World, machine: Machine) -> bool:
+    return world.remember() and all(other.disk.is_sound for other in world.machines.values() if other is not machine)
+
+
+def _lose(world: World, machine: Machine, rest_s: float) -> None:
+    world.crash(machine)
+    machine.disk.wipe()
+    world.boot_soon(machine, rest_s)
+
+
+@fault
+def rot(world: World, machines: list[Machine], event: Event) -> None:
+    """Bits change in what the leader is going to read again, for a follower that was away."""
+    leader = world.leader()
+    followers = [machine for machine in machines if machine is not leader]
+    if leader is None or not followers:
+        return
+    lead, away = leader, followers[0]
+    _kill(world, away, event)
+    healed = world.healed
+
+    def flip() -> None:
+        sound = all(machine.disk.is_sound for machine in world.machines.values())
+        if world.healed == healed and sound and world.remember():
+            lead.disk.flip(1.0)
+
+    world.clockwork.later(RESTART_S[0] + event.for_s, flip)

@@ -104,6 +104,8 @@ KINDS = {
     "storage_error": 3,
     "bit_flip": 1,
     "wipe": 3,
+    "rot": 2,
+    "forget": 2,
 }
 
 

@@ -63,6 +63,7 @@ class Run:
                     self.world.clockwork.later(event.at_s, happen, self.world, event)
                 self.go_on(episode.trouble_s)
                 self.calm()
+            self._check_return()
 
     def go_on(self, seconds: float) -> None:
         self.world.clockwork.run(self.now_s + seconds)
@@ -101,6 +102,24 @@ class Run:
         self.oracle.totals["ms to recover max"] = max(
             self.oracle.totals.get("ms to recover max", 0), int(slowest_s * 1000)
         )
+
+    def _check_return(self) -> None:
+        """Somebody who was alone for long comes back to those who have a leader, and disturbs nobody."""
+        world, leader = self.world, self.world.leader()
+        if leader is None or self._may_change_leaders():
+            return
+        term = max(self.oracle.leaders)
+        alone = next(name for name in world.machines if name != leader.name)
+        ways = [way for name in world.machines if name != alone for way in ((alone, name), (name, alone))]
+        world.say("", f"--- {alone} is alone, and comes back")
+        world.network.block(ways)
+        self.go_on(2 * self.plan.election_max_ms / 1000)
+        world.network.unblock(ways)
+        self.go_on(STABLE_S)
+        if max(self.oracle.leaders) != term and not self._may_change_leaders():
+            self.oracle.violate(
+                "who comes back disturbs nobody", f"{alone} was alone, and there was an election: {self}"
+            )
 
     def _may_change_leaders(self) -> bool:
         """Whether something is under way that may end a leadership: the end of a damaged store, or of a member."""

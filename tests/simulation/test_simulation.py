@@ -39,7 +39,8 @@ def test_every_promise_is_kept_whatever_goes_wrong(seed: int) -> None:
     ("rule", "faults"),
     [
         ("never-syncs", ["power_cut"]),
-        ("truncates", ["kill"]),
+        ("releases-early", ["corner"]),
+        ("welcomes-at-once", ["forget"]),
         ("believes-stale-receipts", ["kill"]),
         ("wakes-nobody", ["kill"]),
     ],
