@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from storage import access, records
 from storage.addressing import cancel_message, change_message
 from storage.codes import (
@@ -120,7 +122,7 @@ from storage.transactions import transact
 from storage.turn import Turn
 
 
-class Applied(NamedTuple):
+class Applied(msgspec.Struct, frozen=True):
     """An operation of the entry and what came of it; `encoded` is the outcome's encoding."""
 
     item: Item

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -636,7 +636,7 @@ _operation_decoder: msgspec.msgpack.Decoder[Operation] = msgspec.msgpack.Decoder
 _outcome_decoder: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Outcome)
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True):
     """One operation as it travels and as it is logged. `offset` is where its block begins in the entry."""
 
     session: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from storage import flow, groups, history, records, sieves, sifting
 from storage.codes import CONSUMER_REQUIRED, QUEUE_NOT_FOUND
@@ -17,8 +17,7 @@ from storage.turn import Turn, message_sizes
 _NOTHING = About()
 
 
-@dataclass(slots=True)
-class _Taking:
+class _Taking(msgspec.Struct):
     """What a receive has, and may still take."""
 
     operation: Receive
@@ -26,7 +25,7 @@ class _Taking:
     messages_left: int
     bytes_left: int
     selector: Selector | None
-    deliveries: list[Delivery] = field(default_factory=list)
+    deliveries: list[Delivery] = []
 
 
 def receive(turn: Turn, operation: Receive) -> Outcome:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from copy import copy
 from operator import attrgetter
-from typing import NamedTuple
+
+import msgspec
 
 from storage.records import DEAD, Blocks, Segment
 
 _FIRST = attrgetter("first")
+_NONE_MS = -2  # no segment is due then
 
 
-class Standing(NamedTuple):
+class Standing(msgspec.Struct, frozen=True):
     """How many messages of a chunk stand where, and when its leases and delays end."""
 
     ready: int
@@ -28,28 +29,41 @@ class Standing(NamedTuple):
 
 
 def standing(segments: list[Segment]) -> Standing:
-    """Count what stands where, and join neighbours that stand alike: one pass, for it is made after every change."""
+    """Count what stands where, and join neighbours that stand alike. Made after every change: each segment is looked at
+    once, and as a whole only if it might be joined."""
     ready = leased = delayed = dead = 0
     dues: set[int] = set()
-    kept: list[Segment] = []
-    last: Segment | None = None
+    last_token, last_due_ms, may_join = 0, _NONE_MS, False
     for segment in segments:
-        count, due_ms, token = segment.count, segment.due_ms, segment.token
+        token, due_ms, count = segment.token, segment.due_ms, segment.count
         if token:
             leased += count
-            dues.add(due_ms)
         elif not due_ms:
             ready += count
         elif due_ms == DEAD:
             dead += count
         else:
             delayed += count
-            dues.add(due_ms)
+        if due_ms != last_due_ms:
+            if due_ms > 0:
+                dues.add(due_ms)
+            last_due_ms = due_ms
+        elif token == last_token:
+            may_join = True
+        last_token = token
+    if may_join:
+        _join(segments)
+    return Standing(ready, leased, delayed, dues, dead)
+
+
+def _join(segments: list[Segment]) -> None:
+    last, *others = segments
+    kept = [last]
+    for segment in others:
         if (
-            last is not None
-            and last.token == token
-            and last.due_ms == due_ms
-            and last.first + last.count == segment.first
+            last.first + last.count == segment.first
+            and last.token == segment.token
+            and last.due_ms == segment.due_ms
             and last.attempts == segment.attempts
             and last.last_ms == segment.last_ms
             and last.first_ms == segment.first_ms
@@ -57,13 +71,11 @@ def standing(segments: list[Segment]) -> Standing:
             and last.dead == segment.dead
             and last.redriven == segment.redriven
         ):
-            last.count += count
+            last.count += segment.count
         else:
             kept.append(segment)
             last = segment
-    if len(kept) < len(segments):
-        segments[:] = kept
-    return Standing(ready, leased, delayed, dues, dead)
+    segments[:] = kept
 
 
 def isolate(segments: list[Segment], first: int, end: int) -> list[Segment]:
@@ -77,8 +89,7 @@ def isolate(segments: list[Segment], first: int, end: int) -> list[Segment]:
         segment_end = segment.first + segment.count
         cut = first if segment.first < first else end
         if segment.first < cut < segment_end:
-            rest = copy(segment)
-            rest.first, rest.count = cut, segment_end - cut
+            rest = msgspec.structs.replace(segment, first=cut, count=segment_end - cut)
             segment.count = cut - segment.first
             segments.insert(position + 1, rest)
         if first <= segment.first:

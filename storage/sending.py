@@ -36,14 +36,14 @@ from storage.turn import Turn, message_sizes
 PLAIN = Options()
 
 
-class Bodies(NamedTuple):
+class Bodies(msgspec.Struct, frozen=True):
     """Where the messages of a send lie: their block, and its offset in the log entry."""
 
     block: memoryview
     offset: int
 
 
-class Block(NamedTuple):
+class Block(msgspec.Struct, frozen=True):
     """A block that is whole: its lengths, read once for all queues that get messages of it.
 
     body_bytes, sizes: of each message, without and with its properties. largest: the greatest of `body_bytes`.
@@ -81,7 +81,7 @@ class PlacedRun(msgspec.Struct, frozen=True):
     sent_ms: int
 
 
-class Placing(NamedTuple):
+class Placing(msgspec.Struct, frozen=True):
     """What became of messages put into a queue: new ones have ids from `message_id` on."""
 
     message_id: int
@@ -338,7 +338,7 @@ def _add(turn: Turn, queue: Queue, parts: list[_Part], block: Block, source: Sou
         elif not message_id:
             message_id = queue.next_id
             ids[first] = message_id
-            sizes = block.sizes[first : first + count]
+            sizes = block.sizes if count == len(block.sizes) else block.sizes[first : first + count]
             blocks = Blocks(block.bodies.offset, len(block.sizes), first, count)
             _add_part(turn, queue, part, struct.pack(f"<{count}I", *sizes), blocks, source)
             queue.bytes += sum(sizes)
@@ -356,7 +356,7 @@ def _add_part(turn: Turn, queue: Queue, part: _Part, sizes: bytes, blocks: Block
     tail_id = turn.tails.get(queue.number) if extras is None else None
     tail = None if tail_id is None else turn.known_chunk(queue.number, tail_id)
     if tail_id is not None and tail is not None and tail.count + count <= MERGED_MESSAGES_MAX:
-        tail.segments.append(Segment(message_id - tail_id, count))
+        _extend(tail.segments, message_id - tail_id, count)
         tail.blocks.append(blocks)
         tail.sizes += sizes
         turn.refile(queue, tail_id, tail)
@@ -368,6 +368,15 @@ def _add_part(turn: Turn, queue: Queue, part: _Part, sizes: bytes, blocks: Block
         turn.tails[queue.number] = message_id
     if not queue.retention_due_ms:
         turn.schedule_retention(queue)
+
+
+def _extend(segments: list[Segment], first: int, count: int) -> None:
+    """Add ready messages behind a chunk's last ones; to these, if they stand alike."""
+    last = segments[-1]
+    if last == Segment(first - last.count, last.count):
+        last.count += count
+    else:
+        segments.append(Segment(first, count))
 
 
 def _due_ms(queue: Queue, options: Options, now_ms: int) -> int:

@@ -387,10 +387,11 @@ class Turn:
             self.state.put(records.ready_key(queue.number, chunk.rank, chunk_id), PRESENT)
         elif before.ready and not after.ready:
             self.state.delete(records.ready_key(queue.number, chunk.rank, chunk_id))
-        for due_ms in sorted(before.dues - after.dues):
-            self.state.delete(records.chunk_timer_key(due_ms, queue.number, chunk_id))
-        for due_ms in sorted(after.dues - before.dues):
-            self.state.put(records.chunk_timer_key(due_ms, queue.number, chunk_id), PRESENT)
+        if before.dues != after.dues:
+            for due_ms in sorted(before.dues - after.dues):
+                self.state.delete(records.chunk_timer_key(due_ms, queue.number, chunk_id))
+            for due_ms in sorted(after.dues - before.dues):
+                self.state.put(records.chunk_timer_key(due_ms, queue.number, chunk_id), PRESENT)
         if chunk.selected is not None:
             self._selected[name] = sifting.refile(self, queue, chunk_id, chunk, self._selected.get(name, frozenset()))
         if chunk.segments:

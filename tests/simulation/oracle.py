@@ -189,7 +189,8 @@ class Oracle(Watch):
         model = self.model
         model.now_ms = max(model.now_ms, int.from_bytes(entry[1:9], "little"))
         names = set()
-        for item, outcome, encoded in turned.applied:
+        for applied in turned.applied:
+            item, outcome, encoded = applied.item, applied.outcome, applied.encoded
             operation = item.operation
             if isinstance(operation, Pulse):
                 assert isinstance(outcome, Pulsed)
