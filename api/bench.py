@@ -12,7 +12,7 @@ import base64
 import random
 import time
 from array import array
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -50,6 +50,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
 
 
+def quantiles(values: Iterable[float], *shares: float) -> list[float]:
+    """The values that such shares of all lie below, 1.0 being the greatest. There is at least one."""
+    ordered = sorted(values)
+    return [ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in shares]
+
+
 class Latency(msgspec.Struct, frozen=True):
     """How long requests took, in milliseconds."""
 
@@ -57,6 +63,11 @@ class Latency(msgspec.Struct, frozen=True):
     p95_ms: float
     p99_ms: float
     max_ms: float
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> Latency:
+        """That of at least one request."""
+        return cls(*(round(1000 * each, 3) for each in quantiles(seconds, 0.5, 0.95, 0.99, 1.0)))
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -110,12 +121,7 @@ class _Samples(dict[str, "array[float]"]):
         return self[name]
 
     def latency(self) -> dict[str, Latency]:
-        def figures(seconds: array[float]) -> Latency:
-            ordered = sorted(seconds)
-            at = [ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.5, 0.95, 0.99, 1.0)]
-            return Latency(*(round(1000 * each, 3) for each in at))
-
-        return {name: figures(seconds) for name, seconds in self.items() if seconds}
+        return {name: Latency.of(seconds) for name, seconds in self.items() if seconds}
 
 
 class Bodies:

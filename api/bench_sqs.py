@@ -153,8 +153,6 @@ class _Measured:
         self.took_s = array("d")
 
     def figure(self, face: str, workload: str) -> Figure:
-        ordered = sorted(self.took_s)
-        at = [ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.5, 0.95, 0.99, 1.0)]
         return Figure(
             face,
             workload,
@@ -163,7 +161,7 @@ class _Measured:
             round(self.seconds, 3),
             round(self.requests / self.seconds, 1),
             round(self.messages / self.seconds, 1),
-            Latency(*(round(1000 * each, 3) for each in at)),
+            Latency.of(self.took_s),
         )
 
 

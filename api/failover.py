@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from api.bench import quantiles
 from api.bench_client import Answer, Connection
 from api.local import LocalNode
 from cluster.shard import ELECTION_STEPS
@@ -71,9 +72,7 @@ class Spread(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, values: list[float]) -> Spread:
         """The spread of at least one value."""
-        ordered = sorted(values)
-        at = [ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.5, 0.95, 1.0)]
-        return cls(*(round(value, 1) for value in at))
+        return cls(*(round(value, 1) for value in quantiles(values, 0.5, 0.95, 1.0)))
 
 
 class Findings(msgspec.Struct, frozen=True):

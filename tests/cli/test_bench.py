@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from api import bench
-from api.bench import Bench, BenchError, Plan, Verdict
+from api.bench import Bench, BenchError, Latency, Plan, Verdict, quantiles
 
 MESSAGES = 60
 Break = Callable[["Queue", list[str]], list[str]]
@@ -139,3 +139,8 @@ async def test_a_node_that_is_gone_is_replaced_by_another() -> None:
         assert (await run.publish()).messages == 20
         assert (await run.consume()).messages == 20
         assert run.verdict().is_clean
+
+
+def test_a_latency_is_told_by_its_quantiles() -> None:
+    assert quantiles([3.0, 1.0, 2.0], 0.0, 0.5, 0.95, 1.0) == [1.0, 2.0, 3.0, 3.0]
+    assert Latency.of(number / 1000 for number in range(100, 0, -1)) == Latency(51.0, 96.0, 100.0, 100.0)
