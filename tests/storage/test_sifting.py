@@ -360,3 +360,18 @@ def test_an_edit_between_look_and_step_is_looked_at_again(is_new: bool) -> None:
     assert shard.received() == [1], "order is kept: the second may come before the third"
     assert shard.sift() == 1
     assert shard.received() == [3]
+
+
+def test_a_step_that_was_taken_already_is_not_taken_again() -> None:
+    """What it says may not be true any more: messages were edited, and looked at again."""
+    shard = Shard()
+    shard.send(RED, RED, BLUE)
+    assert shard.received() == []
+    step = shard.sifter.next(lambda: False)
+    assert step is not None
+    shard.do(step, session=0)
+    shard.do(ChangeMessage("q", 2, properties=BLUE))
+    shard.do(ChangeMessage("q", 3, properties=RED))
+    assert shard.sift() == 1
+    shard.do(step, session=0)
+    assert shard.received() == [1, 3]
