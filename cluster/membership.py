@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from cluster.journal import Journal
-from storage.records import MEMBERSHIP_KEY
+from storage.record_keys import MEMBERSHIP_KEY
 from storage.state import Store
 
 MEMBERSHIP_KIND = 2

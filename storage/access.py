@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from storage import records
+from storage import record_keys, records
 from storage.codes import ACCESS_KEY_EXISTS, ACCESS_KEY_LIMIT, ACCESS_KEY_NOT_FOUND, FIRST_ADMIN, LAST_ADMIN
 from storage.limits import (
     ACCESS_KEYS_MAX,
@@ -69,7 +69,7 @@ def matches(pattern: str, name: str) -> bool:
 def create_access_key(turn: Turn, operation: CreateAccessKey) -> Outcome:
     """A new key. The first is an admin's: somebody must be able to make the others."""
     access = _access(turn)
-    if turn.state.get(records.access_key(operation.id)) is not None:
+    if turn.state.get(record_keys.access_key(operation.id)) is not None:
         return Refused(ACCESS_KEY_EXISTS)
     if access.keys >= ACCESS_KEYS_MAX:
         return Refused(ACCESS_KEY_LIMIT, ACCESS_KEYS_MAX)
@@ -79,28 +79,28 @@ def create_access_key(turn: Turn, operation: CreateAccessKey) -> Outcome:
     key = AccessKey(
         operation.id, operation.sealed, operation.roles, operation.queues, operation.note, created_ms=turn.now_ms
     )
-    turn.state.put(records.access_key(key.id), records.encode(key))
+    turn.state.put(record_keys.access_key(key.id), records.encode(key))
     _put(turn, Access(access.keys + 1, access.admins + is_admin, turn.index))
     return AccessKeyMade(key)
 
 
 def revoke_access_key(turn: Turn, operation: RevokeAccessKey) -> Outcome:
     """A key is none any more. The last admin's goes last: nobody could make or revoke any others."""
-    access, found = _access(turn), turn.state.get(records.access_key(operation.id))
+    access, found = _access(turn), turn.state.get(record_keys.access_key(operation.id))
     if found is None:
         return Refused(ACCESS_KEY_NOT_FOUND)
     is_admin = ADMIN in records.decode_access_key(found).roles
     if is_admin and access.admins == 1 and access.keys > 1:
         return Refused(LAST_ADMIN)
-    turn.state.delete(records.access_key(operation.id))
+    turn.state.delete(record_keys.access_key(operation.id))
     _put(turn, Access(access.keys - 1, access.admins - is_admin, turn.index))
     return Done()
 
 
 def _access(turn: Turn) -> Access:
-    found = turn.state.get(records.ACCESS)
+    found = turn.state.get(record_keys.ACCESS)
     return Access() if found is None else records.decode_access(found)
 
 
 def _put(turn: Turn, access: Access) -> None:
-    turn.state.put(records.ACCESS, records.encode(access))
+    turn.state.put(record_keys.ACCESS, records.encode(access))

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from storage import records
-from storage.records import PRESENT, RANK_DEFAULT, Blocks, Chunk, Segment
+from storage import record_keys, records
+from storage.record_keys import PRESENT
+from storage.records import RANK_DEFAULT, Blocks, Chunk, Segment
 from storage.seals import seal, unseal
 
 _BATCH = 10_000
@@ -37,9 +38,9 @@ def to_format_2(txn: Any, tables: Any) -> None:
             _put(txn, tables, key, records.encode(records.decode_queue(value)))
     for batch in _batches(txn, tables, b"r"):
         for key, _ in batch:
-            number, chunk_id = records.read_chunk_subject(key[1:])
+            number, chunk_id = record_keys.read_chunk_subject(key[1:])
             txn.delete(key, db=tables.state)
-            _put(txn, tables, b"\xff" + records.ready_key(number, RANK_DEFAULT, chunk_id), PRESENT)
+            _put(txn, tables, b"\xff" + record_keys.ready_key(number, RANK_DEFAULT, chunk_id), PRESENT)
     for batch in _batches(txn, tables, b"\xffr"):  # old and new marks must not be taken for one another on the way
         for key, value in batch:
             txn.delete(key, db=tables.state)

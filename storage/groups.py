@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from storage import flow, records
-from storage.records import PRESENT, Chunk, Group, Queue
+from storage import flow, record_keys, records
+from storage.record_keys import PRESENT
+from storage.records import Chunk, Group, Queue
 from storage.segments import Standing
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def refile(turn: Turn, queue: Queue, chunk_id: int, chunk: Chunk, before: Standi
     group.in_flight += after.leased - before.leased
     queue.grouped_ready += after.ready - before.ready
     was, is_ = (before.living, after.living) if queue.settings.fifo else (before.ready, after.ready)
-    key = records.group_chunk_key(queue.number, name, chunk_id)
+    key = record_keys.group_chunk_key(queue.number, name, chunk_id)
     if is_ and not was:
         turn.state.put(key, PRESENT)
     elif was and not is_:
@@ -50,7 +51,7 @@ def mark(turn: Turn, queue: Queue, name: str, group: Group) -> None:
         return
     rank = group.rank
     if group.marked:
-        turn.state.delete(records.ready_key(queue.number, group.rank, group.marked))
+        turn.state.delete(record_keys.ready_key(queue.number, group.rank, group.marked))
         queue.marks -= 1
     elif queue.settings.fair:
         rank = queue.round + 1
@@ -58,7 +59,7 @@ def mark(turn: Turn, queue: Queue, name: str, group: Group) -> None:
         rank = records.RANK_DEFAULT
     group.marked, group.rank = head, rank
     if head:
-        turn.state.put(records.ready_key(queue.number, rank, head), PRESENT)
+        turn.state.put(record_keys.ready_key(queue.number, rank, head), PRESENT)
         queue.marks += 1
         turn.readier.add(queue.name)
     else:
@@ -69,7 +70,7 @@ def served(turn: Turn, queue: Queue, name: str, group: Group, count: int) -> Non
     """The group was served a turn of `count` messages: its mark comes again behind the others."""
     turn.serving = None
     if count:
-        turn.state.delete(records.ready_key(queue.number, group.rank, group.marked))
+        turn.state.delete(record_keys.ready_key(queue.number, group.rank, group.marked))
         queue.marks -= 1
         group.marked = 0
         if queue.settings.fair:
@@ -79,9 +80,9 @@ def served(turn: Turn, queue: Queue, name: str, group: Group, count: int) -> Non
 
 def first_chunk(turn: Turn, queue: Queue, name: str, after: int = 0) -> int:
     """The group's first chunk with a name above `after`, or 0."""
-    prefix = records.group_chunk_prefix(queue.number, name)
-    found = turn.state.first(prefix, records.u64(after + 1))
-    return 0 if found is None else records.read_u64(found[0][len(prefix) :])
+    prefix = record_keys.group_chunk_prefix(queue.number, name)
+    found = turn.state.first(prefix, record_keys.u64(after + 1))
+    return 0 if found is None else record_keys.read_u64(found[0][len(prefix) :])
 
 
 def is_next_ready(chunk: Chunk) -> bool:
@@ -119,11 +120,11 @@ def _head(turn: Turn, queue: Queue, name: str, group: Group) -> int:
 
 def _wait_for_rate(turn: Turn, queue: Queue, name: str, group: Group, due_ms: int) -> None:
     if group.flow_due_ms != due_ms:
-        subject = records.group_subject(queue.number, name)
+        subject = record_keys.group_subject(queue.number, name)
         if group.flow_due_ms:
-            turn.cancel_timer(group.flow_due_ms, records.TIMER_FLOW, subject)
+            turn.cancel_timer(group.flow_due_ms, record_keys.TIMER_FLOW, subject)
         group.flow_due_ms = due_ms
-        turn.set_timer(due_ms, records.TIMER_FLOW, subject)
+        turn.set_timer(due_ms, record_keys.TIMER_FLOW, subject)
 
 
 def _forget_idle(turn: Turn, queue: Queue, name: str, group: Group) -> None:
@@ -134,7 +135,7 @@ def _forget_idle(turn: Turn, queue: Queue, name: str, group: Group) -> None:
         _wait_for_rate(turn, queue, name, group, -(-group.served_us // 1000))
         return
     if group.flow_due_ms:
-        turn.cancel_timer(group.flow_due_ms, records.TIMER_FLOW, records.group_subject(queue.number, name))
+        turn.cancel_timer(group.flow_due_ms, record_keys.TIMER_FLOW, record_keys.group_subject(queue.number, name))
     turn.forget_group(queue.number, name)
 
 
@@ -153,13 +154,13 @@ def remark(turn: Turn, number: int, start: str, steps_max: int) -> int:
     queue = turn.queue_by_number(number)
     if queue is None:
         return 0
-    prefix = b"h" + records.u32(number)
+    prefix = b"h" + record_keys.u32(number)
     names: list[str] = []
-    for key, _ in turn.state.scan(prefix, records.group_key(number, start)[len(prefix) :] if start else b""):
+    for key, _ in turn.state.scan(prefix, record_keys.group_key(number, start)[len(prefix) :] if start else b""):
         if len(names) == steps_max:
-            turn.set_timer(turn.now_ms, records.TIMER_REMARK, key[1:])
+            turn.set_timer(turn.now_ms, record_keys.TIMER_REMARK, key[1:])
             break
-        names.append(records.read_group_subject(key[1:])[1])
+        names.append(record_keys.read_group_subject(key[1:])[1])
     for name in names:
         mark(turn, queue, name, turn.group(number, name))
     return len(names)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from storage import records
+from storage import record_keys, records
 from storage.limits import EVENTS_MAX
 from storage.records import Event, History, Queue
 
@@ -47,7 +47,7 @@ def note(
     """Remember that something happened to messages of a chunk that is there, if it is to be remembered."""
     if not queue.settings.history_ms and what not in _TROUBLE:
         return
-    key = records.history_key(queue.number, chunk_id)
+    key = record_keys.history_key(queue.number, chunk_id)
     found = turn.state.get(key)
     if found is None:
         chunk = turn.known_chunk(queue.number, chunk_id)
@@ -64,7 +64,7 @@ def note(
 
 def cut(turn: Turn, queue: Queue, chunk_id: int, pieces: list[tuple[int, int]]) -> None:
     """A chunk was cut into pieces (where they began, and how many messages they have): so is its history."""
-    key = records.history_key(queue.number, chunk_id)
+    key = record_keys.history_key(queue.number, chunk_id)
     found = turn.state.get(key)
     if found is None:
         return
@@ -77,21 +77,21 @@ def cut(turn: Turn, queue: Queue, chunk_id: int, pieces: list[tuple[int, int]]) 
             if (start := max(e.first, first)) < (end := min(first + count, e.first + e.count))
         ]
         piece = History(count, history.sent_ms, events, history.forgotten)
-        turn.state.put(records.history_key(queue.number, chunk_id + first), records.encode(piece))
+        turn.state.put(record_keys.history_key(queue.number, chunk_id + first), records.encode(piece))
 
 
 def chunk_gone(turn: Turn, queue: Queue, chunk_id: int) -> None:
     """The last message of a chunk has gone."""
-    key = records.history_key(queue.number, chunk_id)
+    key = record_keys.history_key(queue.number, chunk_id)
     if turn.state.get(key) is None:
         return
     if queue.settings.history_ms:
-        subject = records.chunk_subject(queue.number, chunk_id)
-        turn.set_timer(turn.now_ms + queue.settings.history_ms, records.TIMER_HISTORY, subject)
+        subject = record_keys.chunk_subject(queue.number, chunk_id)
+        turn.set_timer(turn.now_ms + queue.settings.history_ms, record_keys.TIMER_HISTORY, subject)
     else:
         turn.state.delete(key)
 
 
 def due(turn: Turn, number: int, chunk_id: int) -> None:
     """The history of messages that have gone was kept long enough."""
-    turn.state.delete(records.history_key(number, chunk_id))
+    turn.state.delete(record_keys.history_key(number, chunk_id))

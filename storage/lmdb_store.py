@@ -51,7 +51,7 @@ from storage.lmdb_tables import (
     put_meta,
     state_records,
 )
-from storage.records import entry_key, u64
+from storage.record_keys import entry_key, u64
 from storage.seals import ENTRY_SEAL_BYTES, seal, seal_entry, unseal, unseal_entry
 from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, DamageError, Logged, StorageFailure
 from storage.sweeps import PROMPT, WHOLE, Span, Swept, swept

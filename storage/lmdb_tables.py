@@ -20,7 +20,7 @@ from storage import migrations
 from storage.beside import Pause
 from storage.disk import Resident, UnusableError
 from storage.lmdb_pages import is_cut_short
-from storage.records import ENTRIES, read_u64, u64
+from storage.record_keys import ENTRIES, read_u64, u64
 from storage.seals import entry_seal, seal, unseal, unseal_entry
 from storage.state import APPLIED, APPLIED_META, DamageError, StorageFailure
 from storage.sweeps import STEP_BYTES, STEP_RECORDS

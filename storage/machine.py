@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage import access, records
+from storage import access, record_keys, records
 from storage.addressing import cancel_message, change_message
 from storage.codes import (
     IDEMPOTENCY_MISMATCH,
@@ -377,7 +377,7 @@ def _do(turn: Turn, operation: Operation, bodies: Bodies) -> Outcome:
 
 
 def _keyed(turn: Turn, operation: Keyed, bodies: Bodies) -> Outcome:
-    key = records.memory_key(operation.key)
+    key = record_keys.memory_key(operation.key)
     found = turn.state.get(key)
     if found is not None:
         memory = records.decode_key_memory(found)
@@ -389,6 +389,6 @@ def _keyed(turn: Turn, operation: Keyed, bodies: Bodies) -> Outcome:
     outcome = _do(turn, operation.operation, bodies)
     if _has_effect(outcome):
         turn.state.put(key, records.encode(KeyMemory(operation.fingerprint, encode_outcome(outcome))))
-        turn.set_timer(turn.now_ms + KEY_WINDOW_MS, records.TIMER_KEY, operation.key)
+        turn.set_timer(turn.now_ms + KEY_WINDOW_MS, record_keys.TIMER_KEY, operation.key)
         turn.shard.keys += 1
     return outcome

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from storage.beside import Pace
-from storage.records import ENTRIES, entry_key, read_u64
+from storage.record_keys import ENTRIES, entry_key, read_u64
 from storage.seals import entry_seal, seal_entry
 from storage.state import APPLIED, APPLIED_META, KEY_BYTES_MAX, DamageError, Logged, StorageFailure
 from storage.sweeps import PROMPT, WHOLE, Span, Swept, swept

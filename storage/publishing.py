@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import msgspec
 
-from storage import records
+from storage import record_keys, records
 from storage.codes import (
     COPIES_LIMIT,
     GROUP_REQUIRED,
@@ -78,9 +78,9 @@ def delete_topic(turn: Turn, name: str) -> Outcome:
     if topic is None:
         return Refused(TOPIC_NOT_FOUND)
     if topic.routes_due_ms:
-        turn.cancel_timer(topic.routes_due_ms, records.TIMER_ROUTES, name.encode())
-    turn.set_timer(turn.now_ms, records.TIMER_GRAVE, records.u32(topic.number))
-    turn.state.delete(records.topic_key(name))
+        turn.cancel_timer(topic.routes_due_ms, record_keys.TIMER_ROUTES, name.encode())
+    turn.set_timer(turn.now_ms, record_keys.TIMER_GRAVE, record_keys.u32(topic.number))
+    turn.state.delete(record_keys.topic_key(name))
     turn.shard.topics -= 1
     return Done()
 
@@ -115,7 +115,7 @@ def put_subscription(turn: Turn, operation: PutSubscription) -> Outcome:
     topic.version = turn.next_number()
     topic.subscriptions += old is None
     new = msgspec.structs.replace(new, version=topic.version)
-    turn.state.put(records.subscription_key(topic.number, new.name), records.encode(new))
+    turn.state.put(record_keys.subscription_key(topic.number, new.name), records.encode(new))
     turn.put_topic(topic)
     return TopicPut(created=old is None, changed=True)
 
@@ -127,7 +127,7 @@ def delete_subscription(turn: Turn, operation: DeleteSubscription) -> Outcome:
         return Refused(TOPIC_NOT_FOUND)
     if _subscription(turn, topic, operation.name) is None:
         return Refused(SUBSCRIPTION_NOT_FOUND)
-    turn.state.delete(records.subscription_key(topic.number, operation.name))
+    turn.state.delete(record_keys.subscription_key(topic.number, operation.name))
     topic.version = turn.next_number()
     topic.subscriptions -= 1
     turn.put_topic(topic)
@@ -135,7 +135,7 @@ def delete_subscription(turn: Turn, operation: DeleteSubscription) -> Outcome:
 
 
 def _subscription(turn: Turn, topic: Topic, name: str) -> Subscription | None:
-    found = turn.state.get(records.subscription_key(topic.number, name))
+    found = turn.state.get(record_keys.subscription_key(topic.number, name))
     return None if found is None else records.decode_subscription(found)
 
 
@@ -275,12 +275,12 @@ def _goes_on(last: Placed, told: Placed) -> bool:
 
 def _remember(turn: Turn, topic: Topic, published: Published) -> None:
     if topic.routes >= ROUTES_MAX:
-        oldest = turn.state.first(records.routes_prefix(topic.number))
+        oldest = turn.state.first(record_keys.routes_prefix(topic.number))
         assert oldest is not None, "what is counted is there"
         turn.state.delete(oldest[0])
         topic.routes -= 1
     told = Routes(published.count, published.at_ms, published.routed)
-    turn.state.put(records.routes_key(topic.number, published.message_id), records.encode(told))
+    turn.state.put(record_keys.routes_key(topic.number, published.message_id), records.encode(told))
     topic.routes += 1
     if not topic.routes_due_ms:
         _forget_at(turn, topic, turn.now_ms + ROUTES_MS)
@@ -292,7 +292,7 @@ def routes_due(turn: Turn, name: str, steps_max: int) -> int:
     assert topic is not None, "the timer goes with the topic"
     topic.routes_due_ms = 0
     steps = 0
-    while (oldest := turn.state.first(records.routes_prefix(topic.number))) is not None:
+    while (oldest := turn.state.first(record_keys.routes_prefix(topic.number))) is not None:
         due_ms = records.decode_routes(oldest[1]).at_ms + ROUTES_MS
         if due_ms > turn.now_ms or steps == steps_max:
             _forget_at(turn, topic, due_ms)
@@ -306,4 +306,4 @@ def routes_due(turn: Turn, name: str, steps_max: int) -> int:
 
 def _forget_at(turn: Turn, topic: Topic, due_ms: int) -> None:
     topic.routes_due_ms = due_ms
-    turn.set_timer(due_ms, records.TIMER_ROUTES, topic.name.encode())
+    turn.set_timer(due_ms, record_keys.TIMER_ROUTES, topic.name.encode())

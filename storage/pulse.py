@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage import groups, history, records, sieves
+from storage import groups, history, record_keys, sieves
 from storage.dead_letters import LEASE_ENDED, expire, give_back, is_over
 from storage.operations import Outcome, Pulsed
 from storage.publishing import routes_due
@@ -15,10 +15,10 @@ def pulse(turn: Turn, steps_max: int) -> Outcome:
     """Do up to `steps_max` steps of what is due."""
     steps = 0
     while steps < steps_max:
-        found = turn.state.first(records.TIMERS)
+        found = turn.state.first(record_keys.TIMERS)
         if found is None:
             break
-        due_ms, kind, subject = records.read_timer(found[0])
+        due_ms, kind, subject = record_keys.read_timer(found[0])
         if due_ms > turn.now_ms:
             break
         steps += 1 + _step(turn, found[0], due_ms, kind, subject, steps_max - steps)
@@ -27,35 +27,35 @@ def pulse(turn: Turn, steps_max: int) -> Outcome:
 
 def _step(turn: Turn, timer: bytes, due_ms: int, kind: bytes, subject: bytes, steps_max: int) -> int:
     """Do what a timer says. Returns how many more steps than one that was."""
-    if kind == records.TIMER_CHUNK:
-        _end_holds(turn, due_ms, *records.read_chunk_subject(subject))
+    if kind == record_keys.TIMER_CHUNK:
+        _end_holds(turn, due_ms, *record_keys.read_chunk_subject(subject))
         return 0
-    if kind == records.TIMER_RETENTION:
+    if kind == record_keys.TIMER_RETENTION:
         return _sweep_retention(turn, subject.decode(), due_ms, steps_max)
-    if kind == records.TIMER_GRAVE:
-        return _clean_grave(turn, timer, records.read_u32(subject), steps_max)
-    if kind == records.TIMER_SESSION:
-        turn.session_due(timer, records.read_u64(subject))
+    if kind == record_keys.TIMER_GRAVE:
+        return _clean_grave(turn, timer, record_keys.read_u32(subject), steps_max)
+    if kind == record_keys.TIMER_SESSION:
+        turn.session_due(timer, record_keys.read_u64(subject))
         return 0
-    if kind == records.TIMER_SELECTOR:
+    if kind == record_keys.TIMER_SELECTOR:
         return selector_due(turn, timer, *sieves.read_selector_subject(subject), steps_max)
     turn.state.delete(timer)
     match kind:
-        case records.TIMER_KEY:
-            turn.state.delete(records.memory_key(subject))
+        case record_keys.TIMER_KEY:
+            turn.state.delete(record_keys.memory_key(subject))
             turn.shard.keys -= 1
-        case records.TIMER_DEDUP:
-            return dedups_due(turn, records.read_u32(subject), steps_max)
-        case records.TIMER_ROUTES:
+        case record_keys.TIMER_DEDUP:
+            return dedups_due(turn, record_keys.read_u32(subject), steps_max)
+        case record_keys.TIMER_ROUTES:
             return routes_due(turn, subject.decode(), steps_max)
-        case records.TIMER_FLOW:
-            groups.flow_due(turn, *records.read_group_subject(subject))
-        case records.TIMER_REMARK:
-            return groups.remark(turn, *records.read_group_subject(subject), steps_max)
-        case records.TIMER_HISTORY:
-            history.due(turn, *records.read_chunk_subject(subject))
-        case records.TIMER_EXPIRY:
-            _expire(turn, *records.read_chunk_subject(subject))
+        case record_keys.TIMER_FLOW:
+            groups.flow_due(turn, *record_keys.read_group_subject(subject))
+        case record_keys.TIMER_REMARK:
+            return groups.remark(turn, *record_keys.read_group_subject(subject), steps_max)
+        case record_keys.TIMER_HISTORY:
+            history.due(turn, *record_keys.read_chunk_subject(subject))
+        case record_keys.TIMER_EXPIRY:
+            _expire(turn, *record_keys.read_chunk_subject(subject))
         case _:
             raise AssertionError(f"a timer of unknown kind {kind!r}")
     return 0
@@ -65,7 +65,7 @@ def _end_holds(turn: Turn, due_ms: int, number: int, chunk_id: int) -> None:
     """Leases and delays of a chunk end."""
     queue = turn.queue_by_number(number)
     if queue is None:  # purged meanwhile: its grave is still to be cleaned
-        turn.state.delete(records.chunk_timer_key(due_ms, number, chunk_id))
+        turn.state.delete(record_keys.chunk_timer_key(due_ms, number, chunk_id))
         return
     chunk = turn.known_chunk(number, chunk_id)
     for segment in [s for s in chunk.segments if s.due_ms == due_ms]:
@@ -97,10 +97,10 @@ def _sweep_retention(turn: Turn, name: str, due_ms: int, steps_max: int) -> int:
     assert queue.retention_due_ms == due_ms, "a queue has one retention timer"
     steps = 0
     while steps < steps_max:
-        found = turn.state.first(records.chunk_prefix(queue.number), records.u64(queue.swept_id))
+        found = turn.state.first(record_keys.chunk_prefix(queue.number), record_keys.u64(queue.swept_id))
         if found is None:
             break
-        chunk_id = records.read_u64(found[0][5:])
+        chunk_id = record_keys.read_u64(found[0][5:])
         chunk = turn.known_chunk(queue.number, chunk_id)
         if chunk.sent_ms + queue.settings.retention_ms > turn.now_ms:
             break
@@ -118,12 +118,12 @@ def _clean_grave(turn: Turn, timer: bytes, number: int, steps_max: int) -> int:
     """Remove what a purged or deleted queue has left."""
     steps = 0
     while steps < steps_max:
-        found = turn.state.first(records.chunk_prefix(number))
+        found = turn.state.first(record_keys.chunk_prefix(number))
         if found is None:
             break
-        turn.remove_dead_chunk(number, records.read_u64(found[0][5:]))
+        turn.remove_dead_chunk(number, record_keys.read_u64(found[0][5:]))
         steps += 1
-    for prefix in (bytes((letter,)) + records.u32(number) for letter in records.GRAVE_PREFIXES):
+    for prefix in (bytes((letter,)) + record_keys.u32(number) for letter in record_keys.GRAVE_PREFIXES):
         while steps < steps_max:
             found = turn.state.first(prefix)
             if found is None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage import flow, parties, records, redrive_look, schedule_look, sieves, sifting, topic_queries
+from storage import flow, parties, record_keys, records, redrive_look, schedule_look, sieves, sifting, topic_queries
 from storage.access import matches
 from storage.block import Part, join
 from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
@@ -136,19 +136,19 @@ def is_unsifted(state: State, receive: Receive, next_id: int) -> bool:
 
 def next_due_ms(state: State) -> int | None:
     """When the earliest timer is due (cluster time), or None if there is none."""
-    found = state.first(records.TIMERS)
-    return None if found is None else records.read_timer(found[0])[0]
+    found = state.first(record_keys.TIMERS)
+    return None if found is None else record_keys.read_timer(found[0])[0]
 
 
 def clock_ms(state: State) -> int:
     """The cluster time of the last applied entry."""
-    found = state.get(records.SHARD_KEY)
+    found = state.get(record_keys.SHARD_KEY)
     return 0 if found is None else records.decode_shard(found).clock_ms
 
 
 def queue_count(state: State) -> int:
     """How many queues there are."""
-    found = state.get(records.SHARD_KEY)
+    found = state.get(record_keys.SHARD_KEY)
     return 0 if found is None else records.decode_shard(found).queues
 
 
@@ -167,8 +167,8 @@ def received(state: State, name: str, outcome: Received) -> tuple[Received, byte
         while first_id < end_id:  # the chunk may have been cut into pieces since
             found = chunk_of(state, queue, first_id)
             if found is None:
-                later = state.first(records.chunk_prefix(queue.number), records.u64(first_id))
-                first_id = end_id if later is None else records.read_u64(later[0][5:])
+                later = state.first(record_keys.chunk_prefix(queue.number), record_keys.u64(first_id))
+                first_id = end_id if later is None else record_keys.read_u64(later[0][5:])
                 continue
             chunk_id, chunk = found
             for segment in chunk.segments:
@@ -183,7 +183,7 @@ def received(state: State, name: str, outcome: Received) -> tuple[Received, byte
 
 def access_changed_index(state: State) -> int:
     """The log entry that last made or revoked an access key; 0: none ever was."""
-    found = state.get(records.ACCESS)
+    found = state.get(record_keys.ACCESS)
     return 0 if found is None else records.decode_access(found).changed_index
 
 
@@ -191,7 +191,7 @@ def digest(state: State) -> str:
     """A digest of the whole queue state: equal on all replicas at the same applied index."""
     hashed = hashlib.blake2b(digest_size=16)
     for key, value in state.scan(b""):
-        hashed.update(records.u32(len(key)) + key + records.u32(len(value)) + value)
+        hashed.update(record_keys.u32(len(key)) + key + record_keys.u32(len(value)) + value)
     return hashed.hexdigest()
 
 
@@ -221,7 +221,7 @@ def _info_with_selectors(state: State, queue: Queue) -> QueueInfo:
 
 def _list_queues(state: State, query: ListQueues) -> QueueList:
     queues: list[QueueInfo] = []
-    for key, number in state.scan(records.QUEUE_NAMES, query.after.encode()):
+    for key, number in state.scan(record_keys.QUEUE_NAMES, query.after.encode()):
         name = key[1:].decode()
         if name == query.after or (query.patterns and not any(matches(each, name) for each in query.patterns)):
             continue
@@ -244,7 +244,7 @@ def _oldest_ms(state: State, queue: Queue) -> int:
 
 
 def _list_access_keys(state: State) -> AccessKeyList:
-    found = state.scan(records.ACCESS, b"\x00")
+    found = state.scan(record_keys.ACCESS, b"\x00")
     return AccessKeyList([records.decode_access_key(record) for _, record in found], access_changed_index(state))
 
 
@@ -293,10 +293,10 @@ def _listed(chunk_id: int, chunk: Chunk, segment: Segment, position: int) -> Lis
 
 def _keyed_after(state: State, queue: Queue, key: str, after: int) -> Iterator[tuple[int, Chunk, Segment]]:
     """The segments of messages with the producer's own `key` and ids above `after`. Each is alone in its chunk."""
-    prefix = records.key_prefix(queue.number, key)
-    for found, _ in state.scan(prefix, records.u64(after + 1)):
-        chunk_id = records.read_u64(found[len(prefix) :])
-        chunk = records.decode_chunk(state.get(records.chunk_key(queue.number, chunk_id)) or b"")
+    prefix = record_keys.key_prefix(queue.number, key)
+    for found, _ in state.scan(prefix, record_keys.u64(after + 1)):
+        chunk_id = record_keys.read_u64(found[len(prefix) :])
+        chunk = records.decode_chunk(state.get(record_keys.chunk_key(queue.number, chunk_id)) or b"")
         for segment in chunk.segments:
             yield chunk_id, chunk, segment
 
@@ -338,9 +338,9 @@ def _standing_of(state: State, queue: Queue, message_id: int) -> tuple[int, Chun
 
 
 def _told(state: State, queue: Queue, message_id: int, found: tuple[int, Chunk, Segment] | None) -> Outcome:
-    kept = state.floor(records.history_prefix(queue.number), records.u64(message_id))
+    kept = state.floor(record_keys.history_prefix(queue.number), record_keys.u64(message_id))
     if kept is not None:
-        chunk_id, history = records.read_u64(kept[0][5:]), records.decode_history(kept[1])
+        chunk_id, history = record_keys.read_u64(kept[0][5:]), records.decode_history(kept[1])
         if message_id < chunk_id + history.count:
             position = message_id - chunk_id
             events = [event for event in history.events if event.first <= position < event.first + event.count]
@@ -381,15 +381,15 @@ def _group_reasons(
 ) -> Iterator[Reason]:
     assert chunk.extras is not None
     settings, name = queue.settings, chunk.extras.group
-    record = state.get(records.group_key(queue.number, name))
+    record = state.get(record_keys.group_key(queue.number, name))
     if record is None:
         return
     group = records.decode_group(record)
     if settings.fifo:
-        prefix = records.group_chunk_prefix(queue.number, name)
+        prefix = record_keys.group_chunk_prefix(queue.number, name)
         first = state.first(prefix)
-        head_id = records.read_u64(first[0][len(prefix) :]) if first is not None else chunk_id
-        head = records.decode_chunk(state.get(records.chunk_key(queue.number, head_id)) or b"")
+        head_id = record_keys.read_u64(first[0][len(prefix) :]) if first is not None else chunk_id
+        head = records.decode_chunk(state.get(record_keys.chunk_key(queue.number, head_id)) or b"")
         living = [segment for segment in head.segments if segment.due_ms != DEAD]
         if group.in_flight:
             yield Reason("group_in_flight", 0, f"{group.in_flight} messages of group {name} are leased")
@@ -405,13 +405,13 @@ def _group_reasons(
 
 def is_remembered(state: State, session: int, seq: int) -> bool:
     """Whether an operation of a session took effect and is remembered."""
-    found = state.get(records.session_key(session))
+    found = state.get(record_keys.session_key(session))
     if found is None or seq > records.decode_session(found).top:
         return False
-    run = state.floor(records.run_prefix(session), records.u64(seq))
-    return run is not None and seq < records.read_u64(run[0][9:]) + len(records.decode_run(run[1]))
+    run = state.floor(record_keys.run_prefix(session), record_keys.u64(seq))
+    return run is not None and seq < record_keys.read_u64(run[0][9:]) + len(records.decode_run(run[1]))
 
 
 def is_key_remembered(state: State, key: bytes) -> bool:
     """Whether an operation under this idempotency key took effect and is remembered."""
-    return state.get(records.memory_key(key)) is not None
+    return state.get(record_keys.memory_key(key)) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage import records
+from storage import record_keys
 from storage.codes import (
     DEAD_LETTER_DENIED,
     DEAD_LETTER_KIND,
@@ -60,7 +60,7 @@ def put_queue(turn: Turn, operation: PutQueue) -> Outcome:
         forget_selectors(turn, queue)
     turn.readier.add(name)
     if turn.has_groups(queue.number):
-        turn.set_timer(turn.now_ms, records.TIMER_REMARK, records.group_subject(queue.number, ""))
+        turn.set_timer(turn.now_ms, record_keys.TIMER_REMARK, record_keys.group_subject(queue.number, ""))
     return QueuePut(created=False, changed=True)
 
 
@@ -72,7 +72,7 @@ def delete_queue(turn: Turn, name: str) -> Outcome:
     turn.cancel_retention(queue)
     turn.bury_queue(queue)
     queue_emptied(turn, queue.number, None)
-    turn.state.delete(records.name_key(name))
+    turn.state.delete(record_keys.name_key(name))
     turn.shard.queues -= 1
     return Done()
 

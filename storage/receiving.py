@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from storage import flow, groups, history, records, sieves, sifting
+from storage import flow, groups, history, record_keys, records, sieves, sifting
 from storage.codes import CONSUMER_REQUIRED, QUEUE_NOT_FOUND
 from storage.dead_letters import NO_EXTRAS
 from storage.limits import ID_END, RECEIVE_BYTES_MAX
@@ -50,13 +50,13 @@ def receive(turn: Turn, operation: Receive) -> Outcome:
             return Received(operation.token, until_ms, [])
     wanted = min(operation.messages_max, _allowance(turn, queue))
     taking = _Taking(operation, until_ms, wanted, min(RECEIVE_BYTES_MAX, turn.receive_bytes_left), selector)
-    prefix, end = records.ready_prefix(queue.number), ID_END
+    prefix, end = record_keys.ready_prefix(queue.number), ID_END
     if selector is not None:
         prefix = sieves.selected_prefix(queue.number, selector.number)
         end = sifting.end_of_sifted(turn.state, queue, selector)
     while taking.messages_left > 0 and taking.bytes_left > 0:
         found = turn.state.first(prefix)
-        chunk_id = end if found is None else records.read_u64(found[0][-8:])
+        chunk_id = end if found is None else record_keys.read_u64(found[0][-8:])
         if chunk_id >= end:
             break
         chunk = turn.known_chunk(queue.number, chunk_id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from storage import flow, history, records
+from storage import flow, history, record_keys, records
 from storage.access import matches
 from storage.codes import (
     QUEUE_NOT_FOUND,
@@ -27,7 +27,8 @@ from storage.codes import (
 from storage.dead_letters import has_room, move
 from storage.limits import REDRIVE_STEP_MS, REDRIVE_TARGETS_MAX, REDRIVES_MAX
 from storage.operations import Done, Outcome, Refused
-from storage.records import DEAD, PRESENT, Chunk, Moved, Queue, Redrive, Segment
+from storage.record_keys import PRESENT
+from storage.records import DEAD, Chunk, Moved, Queue, Redrive, Segment
 from storage.redrive_operations import EVERY_LETTER, CancelRedrive, RedriveTask, StartRedrive, StepRedrive
 from storage.segments import isolate
 from storage.settings import Rate
@@ -65,7 +66,7 @@ def start_redrive(turn: Turn, operation: StartRedrive) -> Outcome:
         if target.settings.fifo != queue.settings.fifo:
             return Refused(REDRIVE_TO_KIND, detail=to)
     for each in known[: max(0, len(known) - REDRIVES_MAX + 1)]:
-        turn.state.delete(records.redrive_key(queue.number, each.task))
+        turn.state.delete(record_keys.redrive_key(queue.number, each.task))
     turn.shard.redrives += 1
     redrive = Redrive(
         turn.shard.redrives,
@@ -88,7 +89,7 @@ def cancel_redrive(turn: Turn, operation: CancelRedrive) -> Outcome:
     queue = turn.queue(operation.queue)
     if queue is None:
         return Refused(QUEUE_NOT_FOUND)
-    found = turn.state.get(records.redrive_key(queue.number, operation.task))
+    found = turn.state.get(record_keys.redrive_key(queue.number, operation.task))
     if found is None:
         return Refused(REDRIVE_NOT_FOUND)
     redrive = records.decode_redrive(found)
@@ -101,38 +102,38 @@ def queue_emptied(turn: Turn, number: int, next_number: int | None) -> None:
     """A queue was purged and has another number now, or was deleted. Tasks go with it, and have nothing left to do."""
     for redrive in _tasks(turn, number):
         _unset_due(turn, number, redrive)
-        turn.state.delete(records.redrive_key(number, redrive.task))
+        turn.state.delete(record_keys.redrive_key(number, redrive.task))
         if next_number is None:
             continue
         if redrive.state == RUNNING:
             redrive.cause = REDRIVE_PURGED
             _end(turn, next_number, redrive, STOPPED)
         else:
-            turn.state.put(records.redrive_key(next_number, redrive.task), records.encode(redrive))
+            turn.state.put(record_keys.redrive_key(next_number, redrive.task), records.encode(redrive))
 
 
 def _tasks(turn: Turn, number: int) -> list[Redrive]:
     """A queue's tasks, the oldest first."""
-    return [records.decode_redrive(value) for _, value in turn.state.scan(records.redrive_prefix(number))]
+    return [records.decode_redrive(value) for _, value in turn.state.scan(record_keys.redrive_prefix(number))]
 
 
 def _go_on(turn: Turn, number: int, redrive: Redrive, due_ms: int) -> None:
     """The task's next step is due then."""
     _unset_due(turn, number, redrive)
     redrive.due_ms = due_ms
-    turn.state.put(records.redrive_due_key(due_ms, number, redrive.task), PRESENT)
-    turn.state.put(records.redrive_key(number, redrive.task), records.encode(redrive))
+    turn.state.put(record_keys.redrive_due_key(due_ms, number, redrive.task), PRESENT)
+    turn.state.put(record_keys.redrive_key(number, redrive.task), records.encode(redrive))
 
 
 def _end(turn: Turn, number: int, redrive: Redrive, state: str) -> None:
     _unset_due(turn, number, redrive)
     redrive.state, redrive.ended_ms = state, turn.now_ms
-    turn.state.put(records.redrive_key(number, redrive.task), records.encode(redrive))
+    turn.state.put(record_keys.redrive_key(number, redrive.task), records.encode(redrive))
 
 
 def _unset_due(turn: Turn, number: int, redrive: Redrive) -> None:
     if redrive.due_ms:
-        turn.state.delete(records.redrive_due_key(redrive.due_ms, number, redrive.task))
+        turn.state.delete(record_keys.redrive_due_key(redrive.due_ms, number, redrive.task))
         redrive.due_ms = 0
 
 
@@ -142,7 +143,7 @@ def _unset_due(turn: Turn, number: int, redrive: Redrive) -> None:
 def step_redrive(turn: Turn, operation: StepRedrive) -> Outcome:
     """Take a task's next step."""
     number = operation.number
-    found = turn.state.get(records.redrive_key(number, operation.task))
+    found = turn.state.get(record_keys.redrive_key(number, operation.task))
     redrive = None if found is None else records.decode_redrive(found)
     if redrive is None or redrive.state != RUNNING or redrive.step != operation.step:
         return Done()  # it was taken, cancelled or forgotten meanwhile

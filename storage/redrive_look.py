@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from storage import flow, records
+from storage import flow, record_keys, records
 from storage.block import Part
 from storage.codes import MALFORMED, QUEUE_NOT_FOUND, REDRIVE_FILTER, REDRIVE_NOT_FOUND
 from storage.conditions import FilterError
@@ -44,12 +44,12 @@ def answer(state: State, query: GetRedrive | ListRedrives | PreviewRedrive | Gro
         return Refused(QUEUE_NOT_FOUND)
     match query:
         case GetRedrive():
-            found = state.get(records.redrive_key(queue.number, query.task)) if 0 <= query.task < ID_END else None
+            found = state.get(record_keys.redrive_key(queue.number, query.task)) if 0 <= query.task < ID_END else None
             if found is None:
                 return Refused(REDRIVE_NOT_FOUND)
             return RedriveTask(queue.name, records.decode_redrive(found))
         case ListRedrives():
-            known = [records.decode_redrive(value) for _, value in state.scan(records.redrive_prefix(queue.number))]
+            known = [records.decode_redrive(value) for _, value in state.scan(record_keys.redrive_prefix(queue.number))]
             return RedriveTasks([RedriveTask(queue.name, each) for each in reversed(known)])
         case PreviewRedrive():
             return _preview(state, queue, query) if 0 <= query.after < ID_END else Refused(MALFORMED)
@@ -207,20 +207,20 @@ def _preview(state: State, queue: Queue, query: PreviewRedrive) -> Outcome:
 
 def next_due_ms(state: State) -> int | None:
     """When the next step of a task is due (cluster time), or None if none is."""
-    found = state.first(records.REDRIVES_DUE)
-    return None if found is None else records.read_redrive_due(found[0])[0]
+    found = state.first(record_keys.REDRIVES_DUE)
+    return None if found is None else record_keys.read_redrive_due(found[0])[0]
 
 
 def next_step(state: State, now_ms: int) -> StepRedrive | None:
     """The step that is due now, or None."""
-    found = state.first(records.REDRIVES_DUE)
+    found = state.first(record_keys.REDRIVES_DUE)
     if found is None:
         return None
-    due_ms, number, task = records.read_redrive_due(found[0])
+    due_ms, number, task = record_keys.read_redrive_due(found[0])
     if due_ms > now_ms:
         return None
-    redrive = records.decode_redrive(state.get(records.redrive_key(number, task)) or b"")
-    queue = records.decode_queue(state.get(records.queue_key(number)) or b"")
+    redrive = records.decode_redrive(state.get(record_keys.redrive_key(number, task)) or b"")
+    queue = records.decode_queue(state.get(record_keys.queue_key(number)) or b"")
     messages_max = min(BATCH_MESSAGES_MAX, max(1, flow.allowed(redrive.rate, redrive.served_us, now_ms)))
     if redrive.undoes:
         return _next_undo(state, number, redrive, messages_max)

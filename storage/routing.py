@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from storage import records
+from storage import record_keys, records
 from storage.block import Part, parts_between
 from storage.conditions import FilterError
 from storage.fields import Fields
@@ -109,11 +109,11 @@ def _add(runs: list[tuple[int, int]], position: int) -> None:
 
 def find_topic(state: State, name: str) -> Topic | None:
     """The record of the topic called `name`, or None."""
-    found = state.get(records.topic_key(name))
+    found = state.get(record_keys.topic_key(name))
     return None if found is None else records.decode_topic(found)
 
 
 def table_of(state: State, topic: Topic) -> Table:
     """The subscriptions of a topic as they are now."""
-    found = state.scan(records.subscription_prefix(topic.number))
+    found = state.scan(record_keys.subscription_prefix(topic.number))
     return Table(records.decode_subscription(record) for _, record in found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from storage import records
+from storage import record_keys, records
 from storage.access import matches
 from storage.codes import SCHEDULE_NOT_FOUND
 from storage.limits import RECEIVE_BYTES_MAX
@@ -24,20 +24,20 @@ def answer(state: State, query: GetSchedule | ListSchedules) -> ScheduleInfo | S
 
 def find_schedule(state: State, name: str) -> Schedule | None:
     """The record of the schedule called `name`, or None."""
-    record = state.get(records.schedule_key(name))
+    record = state.get(record_keys.schedule_key(name))
     return None if record is None else records.decode_schedule(record)
 
 
 def next_alarm_ms(state: State) -> int | None:
     """When the next schedule's time comes (cluster time), or None if there is none."""
-    found = state.first(records.ALARMS)
-    return None if found is None else records.read_alarm(found[0])[0]
+    found = state.first(record_keys.ALARMS)
+    return None if found is None else record_keys.read_alarm(found[0])[0]
 
 
 def due_schedules(state: State, now_ms: int) -> Iterator[Schedule]:
     """Schedules whose time has come, the earliest first. Do not write meanwhile."""
-    for key, _ in state.scan(records.ALARMS):
-        due_ms, name = records.read_alarm(key)
+    for key, _ in state.scan(record_keys.ALARMS):
+        due_ms, name = record_keys.read_alarm(key)
         if due_ms > now_ms:
             return
         schedule = find_schedule(state, name)
@@ -48,7 +48,7 @@ def due_schedules(state: State, now_ms: int) -> Iterator[Schedule]:
 def _list(state: State, query: ListSchedules) -> ScheduleList:
     schedules: list[Schedule] = []
     bytes_left = RECEIVE_BYTES_MAX
-    for key, record in state.scan(records.SCHEDULES, query.after.encode()):
+    for key, record in state.scan(record_keys.SCHEDULES, query.after.encode()):
         name = key[1:].decode()
         if name == query.after or (query.patterns and not any(matches(each, name) for each in query.patterns)):
             continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from storage import records
+from storage import record_keys, records
 from storage.addressing import find_message
 from storage.codes import SCHEDULE_LIMIT, SCHEDULE_NOT_FOUND
 from storage.limits import SCHEDULES_MAX
@@ -27,7 +27,8 @@ from storage.options import (
     Run,
 )
 from storage.publishing import publish
-from storage.records import DEAD, NEVER, PRESENT, Schedule
+from storage.record_keys import PRESENT
+from storage.records import DEAD, NEVER, Schedule
 from storage.schedule_operations import Occur, Occurred, PauseSchedule, PutSchedule, SchedulePut
 from storage.sending import Bodies, send
 from storage.topic_operations import Publish, Published, Target
@@ -83,7 +84,7 @@ def delete_schedule(turn: Turn, name: str) -> Outcome:
     if schedule is None:
         return Refused(SCHEDULE_NOT_FOUND)
     _take_out(turn, schedule)
-    turn.state.delete(records.schedule_key(name))
+    turn.state.delete(record_keys.schedule_key(name))
     turn.shard.schedules -= 1
     return Done()
 
@@ -167,21 +168,21 @@ def _is_still_there(turn: Turn, schedule: Schedule) -> bool:
 
 
 def _find(turn: Turn, name: str) -> Schedule | None:
-    found = turn.state.get(records.schedule_key(name))
+    found = turn.state.get(record_keys.schedule_key(name))
     return None if found is None else records.decode_schedule(found)
 
 
 def _file(turn: Turn, schedule: Schedule) -> None:
     """Write a schedule, with the alarm that belongs to it."""
-    turn.state.put(records.schedule_key(schedule.name), records.encode(schedule))
+    turn.state.put(record_keys.schedule_key(schedule.name), records.encode(schedule))
     if has_alarm(schedule):
-        turn.state.put(records.alarm_key(schedule.next_ms, schedule.name), PRESENT)
+        turn.state.put(record_keys.alarm_key(schedule.next_ms, schedule.name), PRESENT)
 
 
 def _take_out(turn: Turn, schedule: Schedule) -> None:
     """Take back the alarm of a schedule that is filed otherwise next."""
     if has_alarm(schedule):
-        turn.state.delete(records.alarm_key(schedule.next_ms, schedule.name))
+        turn.state.delete(record_keys.alarm_key(schedule.next_ms, schedule.name))
 
 
 def has_alarm(schedule: Schedule) -> bool:

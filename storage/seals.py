@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from zlib import crc32
 
-from storage.records import u64
+from storage.record_keys import u64
 from storage.state import DamageError
 
 _CRC = struct.Struct("<I")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage import history, records
+from storage import history, record_keys, records
 from storage.block import lengths, parts_between
 from storage.codes import (
     BODY_TOO_LARGE,
@@ -188,7 +188,7 @@ def _known(turn: Turn, queue: Queue, lots: list[Lot], block: Block) -> Iterable[
             if dedup in fresh:
                 yield _Part(position, 1, options, dedup, -1 - fresh[dedup], turn.now_ms)
                 continue
-            found = turn.state.get(records.dedup_key(queue.number, dedup))
+            found = turn.state.get(record_keys.dedup_key(queue.number, dedup))
             known = None if found is None else records.decode_dedup(found)
             if known is not None and known.until_ms > turn.now_ms:
                 sent_ms = known.until_ms - settings.dedup_window_ms
@@ -212,26 +212,26 @@ def _dedup_id(queue: Queue, options: Options, block: Block, position: int) -> by
 def _remember(turn: Turn, queue: Queue, dedup: bytes, message_id: int) -> None:
     """Remember a dedup id; beyond `dedup_max` the oldest is forgotten."""
     until_ms = turn.now_ms + queue.settings.dedup_window_ms
-    key = records.dedup_key(queue.number, dedup)
+    key = record_keys.dedup_key(queue.number, dedup)
     found = turn.state.get(key)
     if found is not None:  # out of its window, but not yet forgotten
         _forget(turn, queue, records.decode_dedup(found), dedup)
     while queue.dedups >= queue.settings.dedup_max:
-        oldest = turn.state.first(records.dedup_age_prefix(queue.number))
+        oldest = turn.state.first(record_keys.dedup_age_prefix(queue.number))
         assert oldest is not None, "what is counted is there"
-        _forget(turn, queue, *records.read_dedup_age(oldest[0]))
+        _forget(turn, queue, *record_keys.read_dedup_age(oldest[0]))
     known = Dedup(message_id, until_ms)
     turn.state.put(key, records.encode(known))
-    turn.state.put(records.dedup_age_key(queue.number, known, dedup), records.PRESENT)
+    turn.state.put(record_keys.dedup_age_key(queue.number, known, dedup), record_keys.PRESENT)
     queue.dedups += 1
     if not queue.dedup_due_ms:
         queue.dedup_due_ms = until_ms
-        turn.set_timer(until_ms, records.TIMER_DEDUP, records.u32(queue.number))
+        turn.set_timer(until_ms, record_keys.TIMER_DEDUP, record_keys.u32(queue.number))
 
 
 def _forget(turn: Turn, queue: Queue, known: Dedup, dedup: bytes) -> None:
-    turn.state.delete(records.dedup_key(queue.number, dedup))
-    turn.state.delete(records.dedup_age_key(queue.number, known, dedup))
+    turn.state.delete(record_keys.dedup_key(queue.number, dedup))
+    turn.state.delete(record_keys.dedup_age_key(queue.number, known, dedup))
     queue.dedups -= 1
 
 
@@ -242,13 +242,13 @@ def dedups_due(turn: Turn, number: int, steps_max: int) -> int:
         return 0
     queue.dedup_due_ms = 0
     for step in range(steps_max + 1):
-        oldest = turn.state.first(records.dedup_age_prefix(number))
+        oldest = turn.state.first(record_keys.dedup_age_prefix(number))
         if oldest is None:
             return step
-        known, dedup = records.read_dedup_age(oldest[0])
+        known, dedup = record_keys.read_dedup_age(oldest[0])
         if known.until_ms > turn.now_ms or step == steps_max:
             queue.dedup_due_ms = known.until_ms
-            turn.set_timer(known.until_ms, records.TIMER_DEDUP, records.u32(number))
+            turn.set_timer(known.until_ms, record_keys.TIMER_DEDUP, record_keys.u32(number))
             return step
         _forget(turn, queue, known, dedup)
     return steps_max
@@ -290,10 +290,10 @@ def _give_way(turn: Turn, queue: Queue, count: int, size: int) -> list[tuple[int
     leaving: list[tuple[int, int, int]] = []
     left, left_bytes, start = 0, 0, 0
     for _ in range(GIVE_WAY_STEPS_MAX):
-        found = turn.state.first(records.chunk_prefix(queue.number), records.u64(start))
+        found = turn.state.first(record_keys.chunk_prefix(queue.number), record_keys.u64(start))
         if found is None:
             return None
-        chunk_id = records.read_u64(found[0][5:])
+        chunk_id = record_keys.read_u64(found[0][5:])
         chunk = turn.known_chunk(queue.number, chunk_id)
         for segment in [s for s in chunk.segments if not s.due_ms]:
             sizes = message_sizes(chunk, segment.first, segment.count)

@@ -1,4 +1,4 @@
-"""The records and keys of selectors. A part of `storage.records`, which has the map."""
+"""The records and keys of selectors. `storage.records` has the map."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from storage.records import UNSIFTED, u32
+from storage.record_keys import UNSIFTED, u32
 
 _SELECTOR = struct.Struct(">II")
 _CHUNK = struct.Struct(">IQ")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from storage import records, sieves
+from storage import record_keys, records, sieves
 from storage.block import Part
 from storage.conditions import FilterError
 from storage.filters import Filter, compile_filter
@@ -101,10 +101,10 @@ class Sifter:
         """The first queue after the last one in which there is something to be sifted."""
         for start, end in ((self._last + 1, 1 << 32), (0, self._last + 1)):
             while start < end:
-                found = self._state.first(records.UNSIFTED, records.u32(start))
-                if found is None or (number := records.read_u32(found[0][1:5])) >= end:
+                found = self._state.first(record_keys.UNSIFTED, record_keys.u32(start))
+                if found is None or (number := record_keys.read_u32(found[0][1:5])) >= end:
                     break
-                record = self._state.get(records.queue_key(number))
+                record = self._state.get(record_keys.queue_key(number))
                 if record is not None and (queue := records.decode_queue(record)).selectors:
                     return queue
                 start = number + 1  # it was purged, or its selectors are forgotten: pulses clean what is left
@@ -113,9 +113,9 @@ class Sifter:
     def _new(self, queue: Queue, budget: _Budget) -> Iterator[tuple[list[Sifted], int]]:
         """What has come, or was edited, put to all selectors."""
         numbers = [selector.number for selector in queue.selectors]
-        for key, value in self._state.scan(sieves.unsifted_prefix(queue.number), records.u64(1)):
-            chunk_id, index = records.read_u64(key[5:]), records.read_u64(value)
-            chunk = records.decode_chunk(self._state.get(records.chunk_key(queue.number, chunk_id)) or b"")
+        for key, value in self._state.scan(sieves.unsifted_prefix(queue.number), record_keys.u64(1)):
+            chunk_id, index = record_keys.read_u64(key[5:]), record_keys.read_u64(value)
+            chunk = records.decode_chunk(self._state.get(record_keys.chunk_key(queue.number, chunk_id)) or b"")
             yield [self._sifted(queue, chunk_id, chunk, index, numbers, budget)], 0
 
     def _old(self, queue: Queue, budget: _Budget) -> Iterator[tuple[list[Sifted], int]]:
@@ -124,8 +124,8 @@ class Sifter:
         if not behind:
             return
         since, end = min(each.sifted_id for each in behind), max(each.until_id for each in behind)
-        for key, value in self._state.scan(records.chunk_prefix(queue.number), records.u64(since)):
-            chunk_id = records.read_u64(key[5:])
+        for key, value in self._state.scan(record_keys.chunk_prefix(queue.number), record_keys.u64(since)):
+            chunk_id = record_keys.read_u64(key[5:])
             if chunk_id >= end:
                 break
             chunk, found = records.decode_chunk(value), list[Sifted]()

@@ -17,11 +17,12 @@ from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from storage import records, sieves
+from storage import record_keys, records, sieves
 from storage.codes import FILTER_NOT_ALLOWED, SELECTOR_LIMIT
 from storage.limits import ID_END, SELECTOR_WINDOW_MS, SELECTORS_MAX, TAKEABLE_CHUNKS_MAX
 from storage.operations import Done, Outcome, Receive, Refused
-from storage.records import PRESENT, Chunk, Queue, Selector
+from storage.record_keys import PRESENT
+from storage.records import Chunk, Queue, Selector
 from storage.sieves import Sieve
 from storage.sift_operations import Sift, Sifted
 from storage.state import State
@@ -76,7 +77,7 @@ def find_selector(state: State, queue: Queue, receive: Receive) -> Selector | No
     number = receive.selector
     if not number:
         found = state.get(sieves.digest_key(queue.number, digest(receive)))
-        number = 0 if found is None else records.read_u32(found)
+        number = 0 if found is None else record_keys.read_u32(found)
     return next((each for each in queue.selectors if each.number == number), None)
 
 
@@ -84,9 +85,9 @@ def end_of_sifted(state: State, queue: Queue, selector: Selector) -> int:
     """The first chunk that is still to be put to a selector; `ID_END` for none."""
     end = selector.sifted_id if selector.is_behind else ID_END
     if queue.unsifted:
-        found = state.first(sieves.unsifted_prefix(queue.number), records.u64(1))
+        found = state.first(sieves.unsifted_prefix(queue.number), record_keys.u64(1))
         assert found is not None, "what is counted is there"
-        end = min(end, records.read_u64(found[0][5:]))
+        end = min(end, record_keys.read_u64(found[0][5:]))
     return end
 
 
@@ -102,10 +103,10 @@ def ready_for(state: State, queue: Queue, selector: Selector) -> int:
     end, messages = end_of_sifted(state, queue, selector), 0
     marks = state.scan(sieves.selected_prefix(queue.number, selector.number))
     for key, _ in islice(marks, TAKEABLE_CHUNKS_MAX):
-        chunk_id = records.read_u64(key[-8:])
+        chunk_id = record_keys.read_u64(key[-8:])
         if chunk_id >= end:
             break
-        chunk = records.decode_chunk(state.get(records.chunk_key(queue.number, chunk_id)) or b"")
+        chunk = records.decode_chunk(state.get(record_keys.chunk_key(queue.number, chunk_id)) or b"")
         assert chunk.selected is not None, "what is marked is selected"
         messages += (ready_bits(chunk) & bits_of(chunk.selected[selector.number])).bit_count()
     return messages
@@ -127,18 +128,18 @@ def _add(turn: Turn, queue: Queue, receive: Receive) -> Selector | Refused:
     if len(queue.selectors) >= SELECTORS_MAX:
         return Refused(SELECTOR_LIMIT, SELECTORS_MAX)
     number, until_id = turn.next_number(), queue.next_id
-    found = turn.state.first(records.chunk_prefix(queue.number))
-    sifted_id = until_id if found is None else records.read_u64(found[0][5:])
+    found = turn.state.first(record_keys.chunk_prefix(queue.number))
+    sifted_id = until_id if found is None else record_keys.read_u64(found[0][5:])
     selector = Selector(number, turn.now_ms, sifted_id, until_id)
     queue.selectors.append(selector)
     turn.tails.pop(queue.number, None)  # what comes after it lies in no chunk of what was there before
-    turn.state.put(sieves.digest_key(queue.number, digest(receive)), records.u32(number))
+    turn.state.put(sieves.digest_key(queue.number, digest(receive)), record_keys.u32(number))
     sieve = Sieve(receive.filter, receive.filter_on)
     turn.state.put(sieves.sieve_key(queue.number, number), records.encode(sieve))
     if selector.is_behind:
         turn.state.put(sieves.unsifted_key(queue.number, 0), PRESENT)
     subject = sieves.selector_subject(queue.number, number)
-    turn.set_timer(turn.now_ms + SELECTOR_WINDOW_MS, records.TIMER_SELECTOR, subject)
+    turn.set_timer(turn.now_ms + SELECTOR_WINDOW_MS, record_keys.TIMER_SELECTOR, subject)
     return selector
 
 
@@ -147,7 +148,7 @@ def forget_selectors(turn: Turn, queue: Queue) -> None:
     for selector in list(queue.selectors):
         _forget(turn, queue, selector)
         subject = sieves.selector_subject(queue.number, selector.number)
-        turn.set_timer(turn.now_ms, records.TIMER_SELECTOR, subject)
+        turn.set_timer(turn.now_ms, record_keys.TIMER_SELECTOR, subject)
 
 
 def _forget(turn: Turn, queue: Queue, selector: Selector) -> None:
@@ -176,7 +177,7 @@ def selector_due(turn: Turn, timer: bytes, number: int, selector_number: int, st
         if selector.used_ms + SELECTOR_WINDOW_MS > turn.now_ms:
             turn.state.delete(timer)
             subject = sieves.selector_subject(number, selector_number)
-            turn.set_timer(selector.used_ms + SELECTOR_WINDOW_MS, records.TIMER_SELECTOR, subject)
+            turn.set_timer(selector.used_ms + SELECTOR_WINDOW_MS, record_keys.TIMER_SELECTOR, subject)
             return 0
         _forget(turn, queue, selector)
     steps = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from storage import records
+from storage import record_keys, records
 from storage.access import matches
 from storage.block import Part
 from storage.codes import MALFORMED, ROUTES_NOT_FOUND, TOPIC_NOT_FOUND
@@ -62,7 +62,7 @@ def _info(topic: Topic) -> TopicInfo:
 
 def _topics(state: State, query: ListTopics) -> TopicList:
     found: list[TopicInfo] = []
-    for key, record in state.scan(records.TOPICS, query.after.encode()):
+    for key, record in state.scan(record_keys.TOPICS, query.after.encode()):
         name = key[1:].decode()
         if name == query.after or (query.patterns and not any(matches(each, name) for each in query.patterns)):
             continue
@@ -74,7 +74,7 @@ def _topics(state: State, query: ListTopics) -> TopicList:
 
 def _subscriptions(state: State, topic: Topic, query: ListSubscriptions) -> SubscriptionList:
     found: list[SubscriptionInfo] = []
-    for _, record in state.scan(records.subscription_prefix(topic.number), (query.only or query.after).encode()):
+    for _, record in state.scan(record_keys.subscription_prefix(topic.number), (query.only or query.after).encode()):
         subscription = records.decode_subscription(record)
         if subscription.name == query.after:
             continue
@@ -99,7 +99,7 @@ def _subscriptions(state: State, topic: Topic, query: ListSubscriptions) -> Subs
 
 def _what_is_wrong(state: State, topic: Topic, queue: str) -> str:
     """Why nothing comes into a queue, or empty."""
-    number = state.get(records.name_key(queue))
+    number = state.get(record_keys.name_key(queue))
     if number is None:
         return f"there is no queue {queue}"
     is_fifo = records.decode_queue(state.get(b"n" + number) or b"").settings.fifo
@@ -136,10 +136,10 @@ def _routes(state: State, topic: Topic, message_id: int) -> Outcome:
     """Where one message went: of each run that has it, what became of it alone."""
     if not 0 <= message_id < ID_END:
         return Refused(MALFORMED)
-    found = state.floor(records.routes_prefix(topic.number), records.u64(message_id))
+    found = state.floor(record_keys.routes_prefix(topic.number), record_keys.u64(message_id))
     if found is None:
         return Refused(ROUTES_NOT_FOUND)
-    first_id, routes = records.read_u64(found[0][5:]), records.decode_routes(found[1])
+    first_id, routes = record_keys.read_u64(found[0][5:]), records.decode_routes(found[1])
     position = message_id - first_id
     if position >= routes.count:
         return Refused(ROUTES_NOT_FOUND)

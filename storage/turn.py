@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage import groups, history, records, sieves, sifting
+from storage import groups, history, record_keys, records, sieves, sifting
 from storage.limits import ENTRY_RECEIVE_BYTES_MAX, SESSION_WINDOW_MS
-from storage.records import PRESENT, Chunk, Group, Queue, Segment, Session, Shard, Topic
+from storage.record_keys import PRESENT
+from storage.records import Chunk, Group, Queue, Segment, Session, Shard, Topic
 from storage.segments import Standing, standing
 from storage.state import State
 
@@ -31,7 +32,7 @@ class SessionTurn:
 
     def __init__(self, state: State, session: int, record: Session) -> None:
         self._state = state
-        self._prefix = records.run_prefix(session)
+        self._prefix = record_keys.run_prefix(session)
         self.record = record
         self._first = 0
         self._run: list[bytes] = []
@@ -43,11 +44,11 @@ class SessionTurn:
         position = seq - self._first
         if 0 <= position < len(self._run):
             return self._run[position]
-        found = self._state.floor(self._prefix, records.u64(seq))
+        found = self._state.floor(self._prefix, record_keys.u64(seq))
         if found is None:
             return b""
         run = records.decode_run(found[1])
-        position = seq - records.read_u64(found[0][9:])
+        position = seq - record_keys.read_u64(found[0][9:])
         return run[position] if position < len(run) else b""
 
     def remember(self, seq: int, encoded: bytes) -> None:
@@ -66,7 +67,7 @@ class SessionTurn:
         self.record.below = below
         dead = []
         for key, value in self._state.scan(self._prefix):
-            if records.read_u64(key[9:]) + len(records.decode_run(value)) > below:
+            if record_keys.read_u64(key[9:]) + len(records.decode_run(value)) > below:
                 break
             dead.append(key)
         for key in dead:
@@ -74,7 +75,7 @@ class SessionTurn:
 
     def _write_run(self) -> None:
         if self._run:
-            self._state.put(self._prefix + records.u64(self._first), records.encode(self._run))
+            self._state.put(self._prefix + record_keys.u64(self._first), records.encode(self._run))
             self._run = []
 
     def finish(self, key: bytes) -> None:
@@ -98,7 +99,7 @@ class Turn:
     def __init__(self, state: State, index: int, at_ms: int) -> None:
         self.state = state
         self.index = index
-        found = state.get(records.SHARD_KEY)
+        found = state.get(record_keys.SHARD_KEY)
         self.shard = records.decode_shard(found) if found is not None else Shard()
         self.now_ms = self.shard.clock_ms = max(self.shard.clock_ms, at_ms)
         self.tails: dict[int, int] = {}
@@ -122,19 +123,19 @@ class Turn:
     def finish(self) -> None:
         """Write what waited."""
         for session, turn in self._sessions.items():
-            turn.finish(records.session_key(session))
+            turn.finish(record_keys.session_key(session))
         self.write_back()
 
     def write_back(self) -> None:
         """Write what waited of queues, groups, chunks and the shard."""
         put = self.state.put
         for number, chunk_id in sorted(self._changed):
-            put(records.chunk_key(number, chunk_id), records.encode(self._chunks[number, chunk_id]))
+            put(record_keys.chunk_key(number, chunk_id), records.encode(self._chunks[number, chunk_id]))
         for (number, name), group in self._groups.items():
-            put(records.group_key(number, name), records.encode(group))
+            put(record_keys.group_key(number, name), records.encode(group))
         for queue in self._queues.values():
-            put(records.queue_key(queue.number), records.encode(queue))
-        put(records.SHARD_KEY, records.encode(self.shard))
+            put(record_keys.queue_key(queue.number), records.encode(queue))
+        put(record_keys.SHARD_KEY, records.encode(self.shard))
 
     def savepoint(self) -> Savepoint:
         """What the turn knows beyond the state. Call it after `write_back`; from here on records are read again."""
@@ -162,10 +163,10 @@ class Turn:
         """The session, made known if it is new."""
         turn = self._sessions.get(session)
         if turn is None:
-            found = self.state.get(records.session_key(session))
+            found = self.state.get(record_keys.session_key(session))
             record = records.decode_session(found) if found is not None else Session()
             if found is None:
-                self.set_timer(self.now_ms + SESSION_WINDOW_MS, records.TIMER_SESSION, records.u64(session))
+                self.set_timer(self.now_ms + SESSION_WINDOW_MS, record_keys.TIMER_SESSION, record_keys.u64(session))
             record.heard_ms = self.now_ms
             turn = self._sessions[session] = SessionTurn(self.state, session, record)
         return turn
@@ -173,15 +174,15 @@ class Turn:
     def session_due(self, timer: bytes, session: int) -> None:
         """Forget a session that was silent for its window; look again later at one that was not."""
         self.state.delete(timer)
-        key = records.session_key(session)
+        key = record_keys.session_key(session)
         found = self.state.get(key)
         assert found is not None, "a session's timer belongs to a session"
         turn = self._sessions.get(session)
         heard_ms = turn.record.heard_ms if turn else records.decode_session(found).heard_ms
         if heard_ms + SESSION_WINDOW_MS > self.now_ms:
-            self.set_timer(heard_ms + SESSION_WINDOW_MS, records.TIMER_SESSION, records.u64(session))
+            self.set_timer(heard_ms + SESSION_WINDOW_MS, record_keys.TIMER_SESSION, record_keys.u64(session))
             return
-        for run_key in [run_key for run_key, _ in self.state.scan(records.run_prefix(session))]:
+        for run_key in [run_key for run_key, _ in self.state.scan(record_keys.run_prefix(session))]:
             self.state.delete(run_key)
         self.state.delete(key)
 
@@ -189,11 +190,11 @@ class Turn:
 
     def set_timer(self, due_ms: int, kind: bytes, subject: bytes) -> None:
         """Have the pulse do something at `due_ms`."""
-        self.state.put(records.timer_key(due_ms, kind, subject), PRESENT)
+        self.state.put(record_keys.timer_key(due_ms, kind, subject), PRESENT)
 
     def cancel_timer(self, due_ms: int, kind: bytes, subject: bytes) -> None:
         """Take a timer back."""
-        self.state.delete(records.timer_key(due_ms, kind, subject))
+        self.state.delete(record_keys.timer_key(due_ms, kind, subject))
 
     # --- queues ---
 
@@ -201,47 +202,47 @@ class Turn:
         """The queue called `name`, or None."""
         queue = self._queues.get(name)
         if queue is None:
-            number = self.state.get(records.name_key(name))
+            number = self.state.get(record_keys.name_key(name))
             if number is None:
                 return None
-            record = self.state.get(records.queue_key(records.read_u32(number)))
+            record = self.state.get(record_keys.queue_key(record_keys.read_u32(number)))
             assert record is not None, "a named queue has a record"
             queue = self._queues[name] = records.decode_queue(record)
         return queue
 
     def queue_by_number(self, number: int) -> Queue | None:
         """The queue that has this number now, or None if it was purged or deleted."""
-        record = self.state.get(records.queue_key(number))
+        record = self.state.get(record_keys.queue_key(number))
         return None if record is None else self.queue(records.decode_queue(record).name)
 
     def add_queue(self, queue: Queue) -> None:
         """Make a queue known under its name and number."""
-        self.state.put(records.name_key(queue.name), records.u32(queue.number))
-        self.state.put(records.queue_key(queue.number), records.encode(queue))
+        self.state.put(record_keys.name_key(queue.name), record_keys.u32(queue.number))
+        self.state.put(record_keys.queue_key(queue.number), records.encode(queue))
         self._queues[queue.name] = queue
 
     def bury_queue(self, queue: Queue) -> None:
         """Part a queue's number from its name; what the number holds is cleaned by pulses."""
-        self.state.delete(records.queue_key(queue.number))
+        self.state.delete(record_keys.queue_key(queue.number))
         self.tails.pop(queue.number, None)
         del self._queues[queue.name]
         for key in [key for key in self._groups if key[0] == queue.number]:
             del self._groups[key]
-        self.set_timer(self.now_ms, records.TIMER_GRAVE, records.u32(queue.number))
+        self.set_timer(self.now_ms, record_keys.TIMER_GRAVE, record_keys.u32(queue.number))
 
     def schedule_retention(self, queue: Queue) -> None:
         """Set the timer for the oldest chunk not yet swept; none is needed while there is none."""
         self.cancel_retention(queue)
-        found = self.state.first(records.chunk_prefix(queue.number), records.u64(queue.swept_id))
+        found = self.state.first(record_keys.chunk_prefix(queue.number), record_keys.u64(queue.swept_id))
         if found is not None:
-            chunk = self.known_chunk(queue.number, records.read_u64(found[0][5:]))
+            chunk = self.known_chunk(queue.number, record_keys.read_u64(found[0][5:]))
             queue.retention_due_ms = chunk.sent_ms + queue.settings.retention_ms
-            self.set_timer(queue.retention_due_ms, records.TIMER_RETENTION, queue.name.encode())
+            self.set_timer(queue.retention_due_ms, record_keys.TIMER_RETENTION, queue.name.encode())
 
     def cancel_retention(self, queue: Queue) -> None:
         """Take the queue's retention timer back."""
         if queue.retention_due_ms:
-            self.cancel_timer(queue.retention_due_ms, records.TIMER_RETENTION, queue.name.encode())
+            self.cancel_timer(queue.retention_due_ms, record_keys.TIMER_RETENTION, queue.name.encode())
             queue.retention_due_ms = 0
 
     def next_number(self) -> int:
@@ -256,7 +257,7 @@ class Turn:
         """The group called `name` of a queue, made known if it is new."""
         group = self._groups.get((number, name))
         if group is None:
-            found = self.state.get(records.group_key(number, name))
+            found = self.state.get(record_keys.group_key(number, name))
             group = self._groups[number, name] = Group() if found is None else records.decode_group(found)
         return group
 
@@ -264,23 +265,23 @@ class Turn:
         """Whether a queue has groups with messages."""
         if any(known == number for known, _ in self._groups):
             return True
-        return self.state.first(b"h" + records.u32(number)) is not None
+        return self.state.first(b"h" + record_keys.u32(number)) is not None
 
     def forget_group(self, number: int, name: str) -> None:
         """Nothing is left of a group."""
         self._groups.pop((number, name), None)
-        self.state.delete(records.group_key(number, name))
+        self.state.delete(record_keys.group_key(number, name))
 
     # --- topics ---
 
     def topic(self, name: str) -> Topic | None:
         """The topic called `name`, or None. Whoever changes it puts it back."""
-        found = self.state.get(records.topic_key(name))
+        found = self.state.get(record_keys.topic_key(name))
         return None if found is None else records.decode_topic(found)
 
     def put_topic(self, topic: Topic) -> None:
         """Write a topic's record."""
-        self.state.put(records.topic_key(topic.name), records.encode(topic))
+        self.state.put(record_keys.topic_key(topic.name), records.encode(topic))
 
     # --- chunks ---
 
@@ -288,7 +289,7 @@ class Turn:
         """The chunk, or None if it is gone."""
         chunk = self._chunks.get((number, chunk_id))
         if chunk is None:
-            record = self.state.get(records.chunk_key(number, chunk_id))
+            record = self.state.get(record_keys.chunk_key(number, chunk_id))
             if record is None:
                 return None
             chunk = self._chunks[number, chunk_id] = records.decode_chunk(record)
@@ -305,19 +306,19 @@ class Turn:
 
     def chunks_between(self, queue: Queue, message_id: int, count: int) -> Iterator[tuple[int, Chunk | None, int, int]]:
         """Cover ids `message_id` … `message_id + count - 1` by (chunk id, chunk or None for a gap, first, end)."""
-        prefix, position, end = records.chunk_prefix(queue.number), message_id, message_id + count
+        prefix, position, end = record_keys.chunk_prefix(queue.number), message_id, message_id + count
         while position < end:
-            found = self.state.floor(prefix, records.u64(position))
+            found = self.state.floor(prefix, record_keys.u64(position))
             if found is not None:
-                chunk_id = records.read_u64(found[0][5:])
+                chunk_id = record_keys.read_u64(found[0][5:])
                 chunk = self.known_chunk(queue.number, chunk_id)
                 if position < chunk_id + chunk.count:
                     chunk_end = min(end, chunk_id + chunk.count)
                     yield chunk_id, chunk, position, chunk_end
                     position = chunk_end
                     continue
-            later = self.state.first(prefix, records.u64(position + 1))
-            gap_end = end if later is None else min(end, records.read_u64(later[0][5:]))
+            later = self.state.first(prefix, record_keys.u64(position + 1))
+            gap_end = end if later is None else min(end, record_keys.read_u64(later[0][5:]))
             yield 0, None, position, gap_end
             position = gap_end
 
@@ -327,18 +328,20 @@ class Turn:
         It is to be sifted if its queue has selectors: since this entry, or since `unsifted`; 0: not any more.
         """
         self.tails.pop(queue.number, None)
-        self.state.put(records.chunk_key(queue.number, chunk_id), records.encode(chunk))
+        self.state.put(record_keys.chunk_key(queue.number, chunk_id), records.encode(chunk))
         self._chunks[queue.number, chunk_id] = chunk
         extras = chunk.extras
         if extras is not None:
             if extras.key:
-                self.state.put(records.key_prefix(queue.number, extras.key) + records.u64(chunk_id), PRESENT)
+                self.state.put(record_keys.key_prefix(queue.number, extras.key) + record_keys.u64(chunk_id), PRESENT)
             if extras.expires_ms:
-                self.set_timer(extras.expires_ms, records.TIMER_EXPIRY, records.chunk_subject(queue.number, chunk_id))
+                self.set_timer(
+                    extras.expires_ms, record_keys.TIMER_EXPIRY, record_keys.chunk_subject(queue.number, chunk_id)
+                )
         self._stood[queue.number, chunk_id] = EMPTY
         if queue.selectors and unsifted != 0:
             index = self.index if unsifted is None else unsifted
-            self.state.put(sieves.unsifted_key(queue.number, chunk_id), records.u64(index))
+            self.state.put(sieves.unsifted_key(queue.number, chunk_id), record_keys.u64(index))
             queue.unsifted += 1
         self.refile(queue, chunk_id, chunk)
         self.hold_entry(chunk.index)
@@ -352,20 +355,20 @@ class Turn:
 
     def hold_entry(self, index: int) -> None:
         """One more needs the bodies in a log entry."""
-        key = records.entry_key(index)
+        key = record_keys.entry_key(index)
         living = self.state.get(key)
-        self.state.put(key, records.u32(1 if living is None else records.read_u32(living) + 1))
+        self.state.put(key, record_keys.u32(1 if living is None else record_keys.read_u32(living) + 1))
 
     def let_go_of_entry(self, index: int) -> None:
         """One less needs the bodies in a log entry; the last one releases it."""
-        key = records.entry_key(index)
+        key = record_keys.entry_key(index)
         living = self.state.get(key)
         assert living is not None, "who lets go has held"
-        if living == records.u32(1):
+        if living == record_keys.u32(1):
             self.state.delete(key)
             self.state.release(index)
         else:
-            self.state.put(key, records.u32(records.read_u32(living) - 1))
+            self.state.put(key, record_keys.u32(record_keys.read_u32(living) - 1))
 
     def refile(self, queue: Queue, chunk_id: int, chunk: Chunk, *, keep_history: bool = False) -> None:
         """After a change of a chunk's segments: put counts, ready mark and timers right; drop an empty chunk.
@@ -384,14 +387,14 @@ class Turn:
         if chunk.extras is not None and chunk.extras.grouped:
             groups.refile(self, queue, chunk_id, chunk, before, after)
         elif after.ready and not before.ready:
-            self.state.put(records.ready_key(queue.number, chunk.rank, chunk_id), PRESENT)
+            self.state.put(record_keys.ready_key(queue.number, chunk.rank, chunk_id), PRESENT)
         elif before.ready and not after.ready:
-            self.state.delete(records.ready_key(queue.number, chunk.rank, chunk_id))
+            self.state.delete(record_keys.ready_key(queue.number, chunk.rank, chunk_id))
         if before.dues != after.dues:
             for due_ms in sorted(before.dues - after.dues):
-                self.state.delete(records.chunk_timer_key(due_ms, queue.number, chunk_id))
+                self.state.delete(record_keys.chunk_timer_key(due_ms, queue.number, chunk_id))
             for due_ms in sorted(after.dues - before.dues):
-                self.state.put(records.chunk_timer_key(due_ms, queue.number, chunk_id), PRESENT)
+                self.state.put(record_keys.chunk_timer_key(due_ms, queue.number, chunk_id), PRESENT)
         if chunk.selected is not None:
             self._selected[name] = sifting.refile(self, queue, chunk_id, chunk, self._selected.get(name, frozenset()))
         if chunk.segments:
@@ -408,7 +411,7 @@ class Turn:
     def unsifted_since(self, queue: Queue, chunk_id: int) -> int:
         """Since which log entry a chunk is to be sifted; 0: it is not."""
         found = self.state.get(sieves.unsifted_key(queue.number, chunk_id)) if queue.unsifted else None
-        return 0 if found is None else records.read_u64(found)
+        return 0 if found is None else record_keys.read_u64(found)
 
     def _unset_unsifted(self, queue: Queue, chunk_id: int) -> None:
         key = sieves.unsifted_key(queue.number, chunk_id)
@@ -426,11 +429,11 @@ class Turn:
         chunk = self.known_chunk(number, chunk_id)
         stood = self._stood[number, chunk_id]
         for due_ms in sorted(stood.dues):
-            self.state.delete(records.chunk_timer_key(due_ms, number, chunk_id))
+            self.state.delete(record_keys.chunk_timer_key(due_ms, number, chunk_id))
         self._remove_chunk(number, chunk_id, chunk)
 
     def _remove_chunk(self, number: int, chunk_id: int, chunk: Chunk) -> None:
-        self.state.delete(records.chunk_key(number, chunk_id))
+        self.state.delete(record_keys.chunk_key(number, chunk_id))
         self._chunks.pop((number, chunk_id), None)
         self._stood.pop((number, chunk_id), None)
         self._selected.pop((number, chunk_id), None)
@@ -438,7 +441,9 @@ class Turn:
         extras = chunk.extras
         if extras is not None:
             if extras.key:
-                self.state.delete(records.key_prefix(number, extras.key) + records.u64(chunk_id))
+                self.state.delete(record_keys.key_prefix(number, extras.key) + record_keys.u64(chunk_id))
             if extras.expires_ms:
-                self.cancel_timer(extras.expires_ms, records.TIMER_EXPIRY, records.chunk_subject(number, chunk_id))
+                self.cancel_timer(
+                    extras.expires_ms, record_keys.TIMER_EXPIRY, record_keys.chunk_subject(number, chunk_id)
+                )
         self.let_go_of_entry(chunk.index)

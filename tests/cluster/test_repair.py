@@ -32,7 +32,7 @@ from storage.operations import (
     encode_item,
 )
 from storage.options import Options, Run
-from storage.records import ACCESS, SHARD_KEY
+from storage.record_keys import ACCESS, SHARD_KEY
 from storage.seals import seal
 from storage.settings import QueueSettings
 from storage.state import DamageError

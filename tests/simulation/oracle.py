@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.client import Reply
 from cluster.replica import Replica
-from storage import limits, machine, queries, records
+from storage import limits, machine, queries, record_keys
 from storage.block import parts
 from storage.operations import (
     Change,
@@ -318,5 +318,5 @@ def check_shape(store: DiskStore) -> None:
     """A place for `tests.storage.test_machine_model.check_records`."""
     from tests.storage.life import check_records
 
-    if store.get(records.SHARD_KEY):
+    if store.get(record_keys.SHARD_KEY):
         check_records(store)

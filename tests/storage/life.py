@@ -26,6 +26,7 @@ from storage import (
     queries,
     queue_rules,
     receiving,
+    record_keys,
     records,
     redrive,
     redrive_look,
@@ -248,7 +249,7 @@ class Life(RuleBasedStateMachine):
         assert step == other
         if step is None:
             return False
-        record = records.decode_queue(self.stores[0].get(records.queue_key(step.number)) or b"")
+        record = records.decode_queue(self.stores[0].get(record_keys.queue_key(step.number)) or b"")
         numbers = [selector.number for selector in record.selectors]
         self.model.sifting.look(self.model.queues[record.name], step, numbers)
         self.pending.append((0, 0, step, []))
@@ -522,103 +523,104 @@ def listed(store: Store) -> list[QueueInfo]:
 
 def check_records(store: Store) -> None:
     """The invariants that `storage.records` states."""
-    shard = records.decode_shard(store.get(records.SHARD_KEY) or b"")
+    shard = records.decode_shard(store.get(record_keys.SHARD_KEY) or b"")
     queues = {queue.number: queue for queue in map(records.decode_queue, (value for _, value in store.scan(b"n")))}
-    assert shard.queues == len(queues) == sum(1 for _ in store.scan(records.QUEUE_NAMES))
+    assert shard.queues == len(queues) == sum(1 for _ in store.scan(record_keys.QUEUE_NAMES))
     assert shard.keys == sum(1 for _ in store.scan(b"k"))
-    schedules = [records.decode_schedule(value) for _, value in store.scan(records.SCHEDULES)]
+    schedules = [records.decode_schedule(value) for _, value in store.scan(record_keys.SCHEDULES)]
     assert shard.schedules == len(schedules)
     assert shard.parties == sum(1 for _ in store.scan(b"p"))
-    alarms = {records.alarm_key(each.next_ms, each.name) for each in schedules if has_alarm(each)}
-    assert alarms == {key for key, _ in store.scan(records.ALARMS)}
+    alarms = {record_keys.alarm_key(each.next_ms, each.name) for each in schedules if has_alarm(each)}
+    assert alarms == {key for key, _ in store.scan(record_keys.ALARMS)}
     ready, timers, living = set(), set(), Counter[int]()
     in_groups, in_flight, by_key, expiries = set(), Counter[bytes](), set(), set()
     totals = {number: Counter[str]() for number in queues}
     for key, value in store.scan(b"c"):
-        number, chunk_id = records.read_chunk_subject(key[1:])
+        number, chunk_id = record_keys.read_chunk_subject(key[1:])
         chunk = records.decode_chunk(value)
         stands, extras = standing(chunk.segments), chunk.extras or Extras()
         assert chunk.segments, "a chunk without segments does not exist"
         assert in_order([segment.first for segment in chunk.segments])
         living[chunk.index] += 1
-        timers |= {records.chunk_timer_key(due_ms, number, chunk_id) for due_ms in stands.dues}
+        timers |= {record_keys.chunk_timer_key(due_ms, number, chunk_id) for due_ms in stands.dues}
         if number not in queues:
             continue
         if extras.grouped:
-            in_flight[records.group_key(number, extras.group)] += stands.leased
+            in_flight[record_keys.group_key(number, extras.group)] += stands.leased
             if stands.living if queues[number].settings.fifo else stands.ready:
-                in_groups.add(records.group_chunk_key(number, extras.group, chunk_id))
+                in_groups.add(record_keys.group_chunk_key(number, extras.group, chunk_id))
         elif stands.ready:
-            ready.add(records.ready_key(number, chunk.rank, chunk_id))
+            ready.add(record_keys.ready_key(number, chunk.rank, chunk_id))
         if extras.key:
-            by_key.add(records.key_prefix(number, extras.key) + records.u64(chunk_id))
+            by_key.add(record_keys.key_prefix(number, extras.key) + record_keys.u64(chunk_id))
         if extras.expires_ms:
-            expiries.add(records.timer_key(extras.expires_ms, records.TIMER_EXPIRY, key[1:]))
+            expiries.add(record_keys.timer_key(extras.expires_ms, record_keys.TIMER_EXPIRY, key[1:]))
         held = sum(sum(queries.message_sizes(chunk, s.first, s.count)) for s in chunk.segments)
         counts = {"ready": stands.ready, "leased": stands.leased, "delayed": stands.delayed, "dead": stands.dead}
         totals[number].update(counts, bytes=held, grouped_ready=stands.ready if extras.grouped else 0)
     groups = {key: records.decode_group(value) for key, value in of_queues(store, b"h", queues)}
     for key, group in groups.items():
-        number, name = records.read_group_subject(key[1:])
+        number, name = record_keys.read_group_subject(key[1:])
         assert group.in_flight == in_flight.pop(key, 0)
         if group.marked:
             totals[number]["marks"] += 1
-            ready.add(records.ready_key(number, group.rank, group.marked))
-            assert records.group_chunk_key(number, name, group.marked) == min(
-                each for each in in_groups if each.startswith(records.group_chunk_prefix(number, name))
+            ready.add(record_keys.ready_key(number, group.rank, group.marked))
+            assert record_keys.group_chunk_key(number, name, group.marked) == min(
+                each for each in in_groups if each.startswith(record_keys.group_chunk_prefix(number, name))
             )
     assert not any(in_flight.values()), "a group with messages in flight is known"
     assert ready == {key for key, _ in of_queues(store, b"r", queues)}
     assert in_groups == {key for key, _ in of_queues(store, b"g", queues)}
     assert by_key == {key for key, _ in of_queues(store, b"i", queues)}
-    set_timers = {key for key, _ in store.scan(b"d") if records.read_timer(key)[1] == records.TIMER_CHUNK}
+    set_timers = {key for key, _ in store.scan(b"d") if record_keys.read_timer(key)[1] == record_keys.TIMER_CHUNK}
     assert set_timers <= timers
-    missing = {records.read_chunk_subject(records.read_timer(key)[2])[0] for key in timers - set_timers}
+    missing = {record_keys.read_chunk_subject(record_keys.read_timer(key)[2])[0] for key in timers - set_timers}
     assert not missing & totals.keys(), "only in the grave of a purged queue may a timer go before its chunk"
-    assert living == {records.read_u64(key[1:]): records.read_u32(value) for key, value in store.scan(b"e")}
+    assert living == {record_keys.read_u64(key[1:]): record_keys.read_u32(value) for key, value in store.scan(b"e")}
     for number, queue in queues.items():
         told = {name: getattr(queue, name) for name in (*STATES, "bytes", "grouped_ready", "marks")}
         assert Counter(told) == totals[number]
         dedups = {key[5:]: records.decode_dedup(value) for key, value in of_queues(store, b"u", {number: queue})}
         assert {known.until_ms: None for known in dedups.values()}.keys() == {
-            records.read_u64(key[5:13]) for key, _ in of_queues(store, b"v", {number: queue})
+            record_keys.read_u64(key[5:13]) for key, _ in of_queues(store, b"v", {number: queue})
         }
         assert queue.dedups == len(dedups)
     check_selectors(store, queues)
     dues = set()
     for key, value in store.scan(b"z"):
-        number, task = records.read_chunk_subject(key[1:])
+        number, task = record_keys.read_chunk_subject(key[1:])
         running = records.decode_redrive(value)
         assert number in queues, "tasks go with their queue"
         assert bool(running.due_ms) == (running.state == "running")
         if running.due_ms:
-            dues.add(records.redrive_due_key(running.due_ms, number, task))
+            dues.add(record_keys.redrive_due_key(running.due_ms, number, task))
     assert dues == {key for key, _ in store.scan(b"Z")}
-    access_keys = [records.decode_access_key(value) for _, value in store.scan(records.ACCESS, b"\x00")]
-    kept = records.decode_access(store.get(records.ACCESS) or records.encode(records.Access()))
+    access_keys = [records.decode_access_key(value) for _, value in store.scan(record_keys.ACCESS, b"\x00")]
+    kept = records.decode_access(store.get(record_keys.ACCESS) or records.encode(records.Access()))
     assert kept.keys == len(access_keys)
     assert kept.admins == sum("admin" in key.roles for key in access_keys)
     topics = {
-        topic.number: topic for topic in map(records.decode_topic, (value for _, value in store.scan(records.TOPICS)))
+        topic.number: topic
+        for topic in map(records.decode_topic, (value for _, value in store.scan(record_keys.TOPICS)))
     }
     assert shard.topics == len(topics)
     for number, topic in topics.items():
-        assert topic.subscriptions == sum(1 for _ in store.scan(records.subscription_prefix(number)))
-        assert topic.routes == sum(1 for _ in store.scan(records.routes_prefix(number)))
+        assert topic.subscriptions == sum(1 for _ in store.scan(record_keys.subscription_prefix(number)))
+        assert topic.routes == sum(1 for _ in store.scan(record_keys.routes_prefix(number)))
         assert bool(topic.routes) <= bool(topic.routes_due_ms)
-    sessions = {key[1:] for key, _ in store.scan(records.SESSIONS)}
+    sessions = {key[1:] for key, _ in store.scan(record_keys.SESSIONS)}
     assert {key[1:9] for key, _ in store.scan(b"o")} <= sessions
-    kinds = Counter(records.read_timer(key)[1] for key, _ in store.scan(b"d"))
-    assert kinds[records.TIMER_SESSION] == len(sessions)
-    assert kinds[records.TIMER_KEY] == shard.keys
-    assert kinds[records.TIMER_ROUTES] == sum(bool(topic.routes_due_ms) for topic in topics.values())
+    kinds = Counter(record_keys.read_timer(key)[1] for key, _ in store.scan(b"d"))
+    assert kinds[record_keys.TIMER_SESSION] == len(sessions)
+    assert kinds[record_keys.TIMER_KEY] == shard.keys
+    assert kinds[record_keys.TIMER_ROUTES] == sum(bool(topic.routes_due_ms) for topic in topics.values())
 
 
 def check_selectors(store: Store, queues: Mapping[int, records.Queue]) -> None:
     """The same of selectors."""
     marks, unsifted = set(), Counter[int]()
     for key, value in of_queues(store, b"c", queues):
-        number, chunk_id = records.read_chunk_subject(key[1:])
+        number, chunk_id = record_keys.read_chunk_subject(key[1:])
         chunk, living = records.decode_chunk(value), {each.number for each in queues[number].selectors}
         for selector in sifting.marked(chunk) & living:
             marks.add(sieves.selected_key(number, selector, chunk.rank, chunk_id))
@@ -627,13 +629,13 @@ def check_selectors(store: Store, queues: Mapping[int, records.Queue]) -> None:
             sieve = sieves.decode_sieve(store.get(sieves.sieve_key(number, selector.number)) or b"")
             receive = Receive(queue.name, 1, 0, 1, filter=sieve.filter, filter_on=sieve.filter_on)
             assert sifting.find_selector(store, queue, receive) == selector
-        living = {records.u32(each.number) for each in queue.selectors}
+        living = {record_keys.u32(each.number) for each in queue.selectors}
         assert {key[5:] for key, _ in of_queues(store, b"x", {number: queue})} == living
         assert {value for _, value in of_queues(store, b"w", {number: queue})} == living
         found = {key for key, _ in of_queues(store, b"f", {number: queue}) if key[5:9] in living}
-        assert found == {key for key in marks if records.read_u32(key[1:5]) == number}
+        assert found == {key for key in marks if record_keys.read_u32(key[1:5]) == number}
         for key, _ in of_queues(store, b"F", {number: queue}):
-            _, chunk_id = records.read_chunk_subject(key[1:])
+            _, chunk_id = record_keys.read_chunk_subject(key[1:])
             unsifted[number] += bool(chunk_id)
             assert not chunk_id or store.get(b"c" + key[1:]) is not None
         assert queue.unsifted == unsifted[number]
@@ -643,4 +645,4 @@ def check_selectors(store: Store, queues: Mapping[int, records.Queue]) -> None:
 
 def of_queues(store: Store, prefix: bytes, queues: Mapping[int, object]) -> Iterator[tuple[bytes, bytes]]:
     """Records of queues that were not purged."""
-    return ((key, value) for key, value in store.scan(prefix) if records.read_u32(key[1:5]) in queues)
+    return ((key, value) for key, value in store.scan(prefix) if record_keys.read_u32(key[1:5]) in queues)

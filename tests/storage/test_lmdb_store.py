@@ -22,7 +22,7 @@ from storage.disk import DirectoryInUseError
 from storage.lmdb_store import LmdbStore, WrongIdentityError, set_aside
 from storage.lmdb_tables import FORMAT_META, open_tables, put_meta
 from storage.migrations import FORMAT, NewerFormatError
-from storage.records import entry_key
+from storage.record_keys import entry_key
 from storage.state import CopyError, StorageFailure
 from tests.storage.harness import checked, dump, finished, install, set_applied, tick, whole
 

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from storage import records
+from storage import record_keys
 from storage.limits import SESSION_WINDOW_MS
 from storage.operations import (
     Ack,
@@ -179,11 +179,11 @@ class Rules(Life):
             assert not listed
         get = self.stores[0].get
         for key, memory in list(self.model.keys.items()):
-            if get(records.memory_key(key)) is None:
+            if get(record_keys.memory_key(key)) is None:
                 assert memory.until_ms <= now_ms
                 del self.model.keys[key]
         for number, session in list(self.model.sessions.items()):
-            if get(records.session_key(number)) is None:
+            if get(record_keys.session_key(number)) is None:
                 assert session.heard_ms + SESSION_WINDOW_MS <= now_ms
                 del self.model.sessions[number]
         self.compare()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.records import entry_key
+from storage.record_keys import entry_key
 from storage.state import KEY_BYTES_MAX, Logged, StorageFailure, Store
 from tests.storage.harness import KINDS, Place, checked, dump, finished, install, set_applied, tick, whole
 

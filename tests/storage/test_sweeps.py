@@ -11,7 +11,7 @@ import pytest
 
 from storage.beside import FULL
 from storage.lmdb_store import LmdbStore
-from storage.records import entry_key, u64
+from storage.record_keys import entry_key, u64
 from storage.state import DamageError, Store
 from storage.sweeps import STEP_RECORDS, Span, Swept
 from tests.storage.harness import KINDS, Place, finished, set_applied, tick

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from storage.records import entry_key
+from storage.record_keys import entry_key
 from tests.storage.harness import KINDS, Place, dump, finished, install, quick_directory, set_applied, whole
 
 KEYS = st.sampled_from([b"a", b"a\x00", b"a\x00\xff", b"a\xff", b"b", b"b" * 400, b"\xff", b"\xff\xff"])
