@@ -57,6 +57,11 @@ class Membership(msgspec.Struct, array_like=True, frozen=True):
         """Addresses of all, by name."""
         return self.voters | self.learners
 
+    @property
+    def age(self) -> int:
+        """Of two memberships of a cluster that of greater age came later: who joins, votes or goes adds to it."""
+        return len(self.members) + len(self.voters) + 3 * len(self.removed)
+
     def with_learner(self, name: str, address: str) -> Membership:
         """With a new learner. The same again changes nothing. Raises `ChangeRefusedError`."""
         members = self.members

@@ -14,6 +14,8 @@ from typing import ClassVar
 
 import msgspec
 
+from cluster.membership import Membership
+
 
 class Append(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """The leader's entries after `prev_index`, perhaps none (a heartbeat). → `Appended`.
@@ -164,11 +166,15 @@ class Ailing(msgspec.Struct, array_like=True, frozen=True, tag=21):
 
 
 class Spared(msgspec.Struct, array_like=True, frozen=True, tag=22):
-    """You can be spared: I am sound, my word counts, and what you asked for is durable here."""
+    """You can be spared: I am sound, my word counts, and what you asked for is durable here.
+
+    `membership` is what I have applied: who cannot read a store any more may remember members who have gone.
+    """
 
     urgent: ClassVar[bool] = True
     term: int
     round: int
+    membership: Membership | None = None
 
 
 _Consensus = Append | Appended | PreVote | PreVoted | RequestVote | Vote | TimeoutNow | Welcome | Piece | PieceTaken

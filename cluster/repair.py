@@ -167,6 +167,11 @@ class Absent:
         self.membership = membership
         self.memberships = self._Memberships(membership, [membership])
 
+    def learn(self, membership: Membership) -> None:
+        """These are the members now."""
+        self.membership = membership
+        self.memberships = self._Memberships(membership, [membership], self.memberships.version + 1)
+
 
 class Patient:
     """What stands in for a replica whose store cannot be used. It has the replica's methods, and only asks."""
@@ -185,7 +190,7 @@ class Patient:
         self.engine = Absent(membership)
         self.born = self.engine.born
         self._post, self._monotonic = post, monotonic
-        self._repair = Repair(name, cause, voters=lambda: membership.voters, tell=self._broadcast)
+        self._repair = Repair(name, cause, voters=lambda: self.engine.membership.voters, tell=self._broadcast)
 
     def _broadcast(self, message: Message) -> None:
         for node in sorted(self.engine.membership.members.keys() - {self.name}):
@@ -201,8 +206,11 @@ class Patient:
         self._repair.step(self._monotonic())
 
     def deliver(self, node: str, message: Message) -> None:
-        """Only an answer to the question is heard."""
+        """Only an answer to the question is heard. It also tells who the members are: some may have come or gone."""
         if type(message) is Spared:
+            told, known = message.membership, self.engine.membership
+            if told is not None and told.cluster == known.cluster and told.age > known.age:
+                self.engine.learn(told)
             self._repair.heard(node, message)
 
     def connected(self, node: str, born: bool) -> None:

@@ -626,7 +626,7 @@ class Replica:
         is_sound = self._repair is None and engine.counts and engine.leader is not None
         # Before an entry of the present term is here, the end of this journal may be one that nobody committed.
         if is_sound and engine.has_applied_own_term() and engine.durable_index >= message.index:
-            self._post(node, Spared(engine.term, message.round))
+            self._post(node, Spared(engine.term, message.round, engine.memberships.known[0]))
 
     def _hear_of(self, node: str, cause: str | None) -> None:
         """`node` is damaged, or that is over."""

@@ -469,10 +469,10 @@ class FewFlippedBits(Damage):
 
 
 class LostTail(Damage):
-    name, how = "lost-tail", "the last quarter of a stopped node's data.mdb cut off; it repairs itself"
+    name, how = "lost-tail", "the last three quarters of a stopped node's data.mdb cut off; it repairs itself"
 
     def damage(self, path: Path) -> None:
-        os.truncate(path, path.stat().st_size * 3 // 4)
+        os.truncate(path, path.stat().st_size // 4)  # free pages at the end would not be missed
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,11 @@ def flip(path: Path, what: bytes = MARK + b" 3") -> None:
         for found in re.finditer(re.escape(what), data):
             file.seek(found.start())
             file.write(bytes((data[found.start()] ^ 1,)))
+
+
+def cut_short(path: Path) -> None:
+    """Cut off more of a file than pages that are free: those would not be missed."""
+    os.truncate(path, path.stat().st_size // 4)
 
 
 def spoil(ward: Ward, name: str) -> None:
@@ -181,7 +187,7 @@ def test_damage_in_what_is_told_between_ticks_is_repaired_too(ward: Ward, key: b
 
 DAMAGE_AT_REST = {
     "a meta value": lambda path: flip(path, b"shard-owner"),
-    "its end cut off": lambda path: path.write_bytes(path.read_bytes()[:-8192]),
+    "its end cut off": cut_short,
     "no database at all": lambda path: path.write_bytes(b"nonsense" * 10_000),
 }
 
@@ -204,6 +210,26 @@ def test_a_store_that_cannot_be_opened_is_repaired(ward: Ward, what: str, monkey
     ward.run_until(lambda: is_well(ward))
     assert damages(ward)[wrong] == (1, 1)
     check_nothing_is_lost(ward)
+
+
+def test_a_store_that_cannot_be_opened_is_repaired_though_a_member_has_gone_meanwhile(tmp_path: Path) -> None:
+    """It remembers four voters. The two that are left are no majority of those, but of the three there are now."""
+    ward = Ward(tmp_path, "abcd")
+    ward.start()
+    ward.run(1.0)
+    ward.do(PutQueue("q", QueueSettings()))
+    gone, wrong = [name for name in ward.names if name != ward.leader][:2]
+    ward.run_until(lambda: len(ward.digests()) == 1)
+    ward.stop(wrong)
+    (ward.path(wrong) / "data.mdb").write_bytes(b"nonsense" * 10_000)
+    assert ward.replicas[ward.leader].change("gateway", AskChange(1, "remove", gone))
+    ward.run_until(lambda: gone not in ward.replicas[ward.leader].engine.memberships.known[0].voters)
+    ward.stop(gone)
+    ward.start(wrong)
+    assert gone in ward.replicas[wrong].engine.membership.voters
+    ward.run_until(lambda: ward.keepers[wrong].tally.repairs == 1)
+    assert gone not in ward.replicas[wrong].engine.membership.voters
+    ward.close()
 
 
 def test_a_damaged_end_of_the_journal_is_never_a_shorter_journal(ward: Ward) -> None:
@@ -232,7 +258,7 @@ def test_of_two_that_are_damaged_neither_is_set_aside(ward: Ward) -> None:
     before = {}
     for name in wrong:
         path = ward.path(name) / "data.mdb"
-        path.write_bytes(path.read_bytes()[:-4096])
+        cut_short(path)
         before[name] = path.read_bytes()
     ward.start(*wrong)
     ward.run(30.0)
@@ -414,7 +440,7 @@ def test_a_single_replica_does_not_start_on_a_store_that_cannot_be_opened(tmp_pa
     ward = alone(tmp_path)
     ward.stop("a")
     path = ward.path("a") / "data.mdb"
-    path.write_bytes(path.read_bytes()[:-4096])
+    cut_short(path)
     with pytest.raises(DamageError, match="cut short"):
         ward.start("a")
 
@@ -583,7 +609,7 @@ def test_whom_to_ask_is_known_even_if_the_store_cannot_be_opened(ward: Ward, fin
     ward.run_until(lambda: ward.replicas[wrong].engine.memberships.applied == record)
     ward.stop(wrong)
     path = ward.path(wrong)
-    (path / "data.mdb").write_bytes((path / "data.mdb").read_bytes()[:-8192])
+    cut_short(path / "data.mdb")
     if finds_it == "set aside":
         ward.start(wrong)
         ward.run_until(lambda: (path / "damaged.mdb").exists())
