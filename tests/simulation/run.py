@@ -122,9 +122,13 @@ class Run:
             )
 
     def _may_change_leaders(self) -> bool:
-        """Whether something is under way that may end a leadership: the end of a damaged store, or of a member."""
+        """Whether something is under way that may end a leadership: the end of a damaged store, or of a member. Who has
+        lost its memory does not count yet: without another one there may be no majority."""
         machines = self.world.machines.values()
-        return self.world.changes > 0 or not all(machine.disk.is_sound for machine in machines)
+        return self.world.changes > 0 or not all(
+            machine.disk.is_sound and machine.replica is not None and machine.replica.engine.counts
+            for machine in machines
+        )
 
     async def _probe(self, name: str, served: dict[str, float]) -> None:
         """Send a message through one gateway, to a receive that waits at it."""
