@@ -92,9 +92,8 @@ class Sifter:
         except _OutOfBudgetError:
             pass
         is_told = bool(sifted or upto)
-        self._last = (
-            queue.number if is_told else queue.number - 1
-        )  # the chunk is finished before others have their turn
+        # A chunk that needs more time is finished before other queues have their turn.
+        self._last = queue.number if is_told else queue.number - 1
         return Sift(queue.number, queue.sift, sifted, behind, upto) if is_told else None
 
     def _next_queue(self) -> Queue | None:

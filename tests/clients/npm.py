@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 PLACE = Path(__file__).parent / "npm"
@@ -23,6 +28,22 @@ def obstacle() -> str | None:
     if not is_installed():
         return "clients in JavaScript are not installed: python -m tests.clients.npm"
     return None
+
+
+@asynccontextmanager
+async def story(log: Path, key: tuple[str, str], *argv: str) -> AsyncIterator[Process]:
+    """Run a program of theirs with an access key (id, secret). It does not outlive the block. `log` gets its stderr."""
+    identity = dict(zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), key, strict=True))
+    with log.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            "node", *argv, cwd=PLACE, env=os.environ | identity, stdout=asyncio.subprocess.PIPE, stderr=stderr
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def is_installed() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -28,28 +27,15 @@ async def test_sqs_consumer_handles_every_message_though_the_leader_is_killed(
     leader = await admin.leader()
     producing, consuming = (cluster.nodes[node].url for node in cluster.nodes if node != leader)
     key = await admin.make("n1", "manager", queues="js-*")
-    log = (tmp_path / "story.log").open("wb")
-    story = await asyncio.create_subprocess_exec(
-        *("node", "story.mjs", producing, consuming, "js-jobs", str(MESSAGES)),
-        cwd=npm.PLACE,
-        env=os.environ | {"AWS_ACCESS_KEY_ID": key.id, "AWS_SECRET_ACCESS_KEY": key.secret},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=log,
-    )
-    log.close()
-    assert story.stdout is not None
-    told: list[dict[str, Any]] = []
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            async for line in story.stdout:
-                told.append(json.loads(line))
-                if len(told) == MESSAGES // 5:
-                    cluster.nodes[leader].kill()
-            assert await story.wait() == 0, (tmp_path / "story.log").read_text()
-    finally:
-        if story.returncode is None:
-            story.kill()
-            await story.wait()
+    log, told = tmp_path / "story.log", list[dict[str, Any]]()
+    argv = ("story.mjs", producing, consuming, "js-jobs", str(MESSAGES))
+    async with asyncio.timeout(PATIENCE_S), npm.story(log, (key.id, key.secret), *argv) as story:
+        assert story.stdout is not None
+        async for line in story.stdout:
+            told.append(json.loads(line))
+            if len(told) == MESSAGES // 5:
+                cluster.nodes[leader].kill()
+        assert await story.wait() == 0, log.read_text()
     assert told.pop() == {"ended": True, "left": ["0", "0"]}
     assert Counter(message["body"] for message in told) == Counter(map(str, range(MESSAGES))), "each once"
     assert {message["body"]: message["receives"] for message in told}["5"] == "2"

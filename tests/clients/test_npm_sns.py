@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -25,22 +24,10 @@ async def test_what_is_published_reaches_every_queue_that_wants_it(
     leader = await admin.leader()
     publishing, receiving = (cluster.nodes[node].url for node in cluster.nodes if node != leader)
     key = await admin.make("n1", "manager", queues="fan-*")
-    with (tmp_path / "story.log").open("wb") as log:
-        story = await asyncio.create_subprocess_exec(
-            *("node", "fanout.mjs", publishing, receiving, "fan"),
-            cwd=npm.PLACE,
-            env=os.environ | {"AWS_ACCESS_KEY_ID": key.id, "AWS_SECRET_ACCESS_KEY": key.secret},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-        )
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            said, _ = await story.communicate()
-    finally:
-        if story.returncode is None:
-            story.kill()
-            await story.wait()
-    assert story.returncode == 0, (tmp_path / "story.log").read_text()
+    log, argv = tmp_path / "story.log", ("fanout.mjs", publishing, receiving, "fan")
+    async with asyncio.timeout(PATIENCE_S), npm.story(log, (key.id, key.secret), *argv) as story:
+        said, _ = await story.communicate()
+    assert story.returncode == 0, log.read_text()
     told = json.loads(said)
     assert told["subscriptions"] == ["fan-all", "fan-orders"]
     first, second, third, fourth = told["published"]

@@ -71,12 +71,7 @@ def test_a_leader_whose_step_came_to_nothing_goes_on_when_it_leads_again() -> No
     trio.run(3.0)
     trio.heal()
     trio.run(1.0)
-    while trio.leader != first:
-        other = trio.leader
-        trio.crash(other)
-        trio.run(2.0)
-        trio.start(other)
-        trio.run(1.0)
+    trio.lead_again(first)
     before = told(trio, started.redrive.task).redrive.moved
     trio.run(2.0)
     assert told(trio, started.redrive.task).redrive.moved > before

@@ -17,7 +17,7 @@ from cluster.messages import Ailing, Append, Message, Spared
 from cluster.metrics import ProcessMetrics
 from cluster.repair import ROUND_S, Note, Patient, Repair, read_note
 from cluster.replica import Replica
-from cluster.scrub import ScrubSettings
+from cluster.scrub import ScrubSettings, Tally
 from cluster.wire import AskChange, AskLook
 from storage.block import BadChecksumError, encode_block
 from storage.lmdb_store import LmdbStore
@@ -230,6 +230,21 @@ def test_a_store_that_cannot_be_opened_is_repaired_though_a_member_has_gone_mean
     ward.run_until(lambda: ward.keepers[wrong].tally.repairs == 1)
     assert gone not in ward.replicas[wrong].engine.membership.voters
     ward.close()
+
+
+def test_who_cannot_read_a_store_heeds_only_what_is_told_of_later_members_of_its_cluster() -> None:
+    three = configured({"a": "", "b": "", "c": ""}, "c")
+    four = three.with_learner("d", "d:1")
+    known, later = four.with_voter("d"), four.with_voter("d").without("a")
+    assert three.age < four.age < known.age < later.age
+    assert four.age < four.without("d").age, "a learner that goes"
+    patient = Patient("c", "a test", known, Tally(), post=lambda node, message: None, monotonic=lambda: 0.0)
+    for told in (None, three, four, msgspec.structs.replace(later, cluster="another")):
+        patient.deliver("b", Spared(1, 1, told))
+        assert patient.engine.membership == known
+    patient.deliver("b", Spared(1, 1, later))
+    assert patient.engine.membership == later
+    assert patient.engine.memberships.version == 1, "the shard connects to whom it names"
 
 
 def test_a_damaged_end_of_the_journal_is_never_a_shorter_journal(ward: Ward) -> None:

@@ -235,12 +235,7 @@ def test_a_leader_whose_step_came_to_nothing_goes_on_when_it_leads_again(monkeyp
     trio.run(2.5)
     trio.heal()
     trio.run(1.0)
-    while trio.leader != first:
-        other = trio.leader
-        trio.crash(other)
-        trio.run(2.0)
-        trio.start(other)
-        trio.run(1.0)
+    trio.lead_again(first)
     send(trio, RED)
     assert len(ids(trio.do(asked(2, WAIT_MS, 9)))) == 2
 

@@ -94,6 +94,15 @@ class Trio:
 
     # --- what a gateway does ------------------------------------------------------------------------------------------
 
+    def lead_again(self, name: str) -> None:
+        """Stop whoever leads, one after the other, until `name` does."""
+        while self.leader != name:
+            other = self.leader
+            self.crash(other)
+            self.run(2.0)
+            self.start(other)
+            self.run(1.0)
+
     @property
     def leader(self) -> str:
         """Who leads; whoever is cut off does not count."""
