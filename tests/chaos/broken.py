@@ -94,6 +94,14 @@ def no_fifo() -> None:
     setattr(machine, "put_queue", put_queue)  # noqa: B010
 
 
+def no_marks() -> None:
+    """A chunk of which something was ever taken is not marked for filters: they pass over what is left of it."""
+    from storage import sifting
+
+    real = sifting.marked
+    setattr(sifting, "marked", lambda chunk: frozenset() if any(s.attempts for s in chunk.segments) else real(chunk))  # noqa: B010
+
+
 BROKEN: dict[str, Callable[[], None]] = {
     "no-sync": no_sync,
     "no-memory": no_memory,
@@ -102,5 +110,6 @@ BROKEN: dict[str, Callable[[], None]] = {
     "no-checksums": no_checksums,
     "any-token": any_token,
     "no-fifo": no_fifo,
+    "no-marks": no_marks,
 }
 """Every broken rule by its name."""

@@ -9,14 +9,15 @@ from its first asking to the answer that told its outcome.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import inf
 
 from cluster.clock import SLEW
+from storage.limits import ID_END
 
 SHOWN_MAX = 5
 """Examples that a violation names."""
@@ -37,6 +38,8 @@ class Sending:
     message_ids: list[int] | None = None
     group: str = ""
     """The group of a fifo queue to which all of it belongs."""
+    kinds: list[str] = field(default_factory=list)
+    """By body, the attribute at which filters look; none where nobody filters."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +61,7 @@ class Delivery:
     end_known_s: float = inf
     delay_s: float = 0.0
     group: str = ""
+    kind: str = ""
 
     @property
     def lease_ends_s(self) -> float:
@@ -99,6 +103,19 @@ class Receiving:
     deliveries: list[Delivery] = field(default_factory=list)
     is_unsure: bool = False
     """Whether some try was not answered, or answered with "unknown"."""
+    wanted: frozenset[str] | None = None
+    """The kinds that its filter wants; None: it has no filter."""
+    is_sifting: bool = False
+    """Whether it was told that what was there is still to be put to its filter."""
+
+    def wants(self, kind: str) -> bool:
+        """Whether a message of this kind may come."""
+        return self.wanted is None or kind in self.wanted
+
+    @property
+    def says_nothing_is_there(self) -> bool:
+        """Whether it was told that nothing was there for it. If a try was not answered, that try may have taken it."""
+        return self.answered_s < inf and not (self.deliveries or self.is_unsure or self.is_sifting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +226,13 @@ def _check_queue(sendings: list[Sending], receivings: list[Receiving], found: Fi
         unseen += _check_message(deliveries, found)
     _explain_unseen(receivings, unseen, found)
     _check_order_of_sends(sendings, found)
+    kinds = {body: kind for sending in sendings for body, kind in zip(sending.bodies, sending.kinds, strict=False)}
+    _check_filters(kinds, receivings, found)
     if any(sending.group for sending in sendings):
         _check_groups(sendings, receivings, found)
     else:
-        _check_order_of_receives(receivings, found)
+        _check_order_of_receives(kinds, receivings, found)
+        _check_empty_receives(sendings, kinds, messages, receivings, found)
 
 
 def _tell(found: Findings, name: str, what: str, subjects: Iterable[object]) -> None:
@@ -309,17 +329,72 @@ def _check_order_of_sends(sendings: list[Sending], found: Findings) -> None:
     _check_order(spans, "sent", found)
 
 
-def _check_order_of_receives(receivings: list[Receiving], found: Findings) -> None:
-    """What was never delivered before comes in the order of ids, in an answer and from one answer to the next."""
-    spans = []
+def _check_filters(kinds: dict[str, str], receivings: list[Receiving], found: Findings) -> None:
+    """What comes through a filter was sent as what it wants, and everything is still of the kind it was sent as."""
+    for receiving in receivings:
+        for delivery in receiving.deliveries:
+            kind = kinds.get(delivery.body, "")
+            if delivery.kind != kind:
+                found.violations.append(f"filter: {_told(delivery)} was sent as {kind!r} and came as {delivery.kind!r}")
+            if not receiving.wants(kind):
+                wanted = ", ".join(sorted(receiving.wanted or ()))
+                found.violations.append(f"filter: {_told(delivery)} is {kind!r}, but wanted was only {wanted}")
+
+
+def _check_order_of_receives(kinds: dict[str, str], receivings: list[Receiving], found: Findings) -> None:
+    """What was never delivered before comes in the order of ids, in an answer and from one answer to the next.
+
+    So after an answer nothing comes that stands before any of it and was wanted then, with whatever filter it is asked.
+    """
     for receiving in receivings:
         ids = [delivery.message_id for delivery in receiving.deliveries]
         if ids != sorted(ids):
             found.violations.append(f"order: one receive gave {ids[:20]}")
-        new = [delivery.message_id for delivery in receiving.deliveries if delivery.attempt == 1]
-        if new:
-            spans.append((receiving.asked_s, receiving.answered_s, min(new), max(new)))
-    _check_order(spans, "received", found)
+    for kind in sorted(set(kinds.values()) or {""}):
+        spans = []
+        for receiving in receivings:
+            new = [delivery for delivery in receiving.deliveries if delivery.attempt == 1]
+            if new:
+                lowest = min((each.message_id for each in new if kinds.get(each.body, "") == kind), default=ID_END)
+                highest = max(each.message_id for each in new) if receiving.wants(kind) else -1
+                spans.append((receiving.asked_s, receiving.answered_s, lowest, highest))
+        _check_order(spans, "received", found)
+
+
+def _check_empty_receives(
+    sendings: list[Sending],
+    kinds: dict[str, str],
+    messages: dict[int, list[Delivery]],
+    receivings: list[Receiving],
+    found: Findings,
+) -> None:
+    """Who is told that nothing is there was asking when nothing was that it wants.
+
+    What came for the first time afterwards, and was kept before it asked, was there all the while.
+    """
+    kept_s = {number: each.answered_s for each in sendings for number in each.message_ids or ()}
+    waits: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    for number, deliveries in messages.items():
+        first = min(deliveries, key=lambda delivery: delivery.attempt)
+        if first.attempt == 1 and number in kept_s:
+            waits[kinds.get(first.body, "")].append((kept_s[number], first.asked_s, number))
+    empty = [receiving for receiving in receivings if receiving.says_nothing_is_there]
+    for kind, there in sorted(waits.items()):
+        there.sort()
+        begins = [begin_s for begin_s, _, _ in there]
+        longest = list(accumulate(there, _longer))
+        for receiving in empty:
+            position = bisect_right(begins, receiving.asked_s)
+            if position and receiving.wants(kind) and longest[position - 1][1] > receiving.answered_s:
+                since_s, until_s, number = longest[position - 1]
+                found.violations.append(
+                    f"passed over: nothing was there at {receiving.asked_s:.3f} to {receiving.answered_s:.3f}, "
+                    f"but {number} was, from {since_s:.3f} to {until_s:.3f}"
+                )
+
+
+def _longer(one: tuple[float, float, int], other: tuple[float, float, int]) -> tuple[float, float, int]:
+    return one if one[1] >= other[1] else other
 
 
 def _check_order(spans: list[tuple[float, float, int, int]], what: str, found: Findings) -> None:

@@ -15,6 +15,16 @@ from tests.processes.nodes import POLL_S, Cluster, eventually
 
 RETRY_POLLS_MAX = 10
 """A request is sent again after one `POLL_S`, then two, and so on up to so many."""
+KINDS = ("order", "order.paid", "refund", "note")
+"""What messages of filtered queues are, at random."""
+FILTERS = (
+    ({"kind": ["refund"]}, frozenset({"refund"})),
+    ({"kind": [{"prefix": "order"}]}, frozenset({"order", "order.paid"})),
+    ({"kind": [{"anything-but": {"prefix": "order"}}]}, frozenset({"refund", "note"})),
+)
+"""Filters of consumers, and the kinds that each wants: all together every kind."""
+ERA_S, ERAS_MAX = 20.0, 12
+"""The first filter is a new one so often, so that what is there is put to it. A queue has 16 filters at most."""
 DRAIN_S = 90.0
 """How long a drain may take: the longest lease, and what a slow machine needs."""
 
@@ -30,6 +40,10 @@ class Habits:
     """Those of them that are fifo."""
     groups: tuple[str, ...] = ("a", "b", "c")
     """The groups of fifo queues; a batch belongs to one of them."""
+    filtered_queues: tuple[str, ...] = ()
+    """Those whose messages are of several kinds, and whose consumers mostly want some of them only."""
+    unfiltered_share: float = 0.25
+    """How often a consumer of those wants everything. While queues are drained, none does: what filters miss stays."""
     batch_max: int = 5
     body_bytes_max: int = 0
     """Bodies are filled up to a random size of at most that."""
@@ -73,6 +87,7 @@ class Load:
         self.producers: list[asyncio.Task[None]] = []
         self.consumers: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
+        self._began_s = time.monotonic()
 
     def start(self) -> None:
         self.producers = [asyncio.create_task(self._produce(f"p{n}")) for n in range(self.habits.producers)]
@@ -156,8 +171,16 @@ class Load:
             options = {}
             if sending.queue in habits.fifo_queues:
                 options["group"] = sending.group = rng.choice(habits.groups)
+            kinds: list[dict[str, str]] = [{} for _ in bodies]
+            if sending.queue in habits.filtered_queues:
+                sending.kinds = rng.choices(KINDS, k=len(bodies))
+                kinds = [{"kind": kind} for kind in sending.kinds]
             self.history.sendings.append(sending)
-            document = {"messages": [{"body": body, "attributes": {"size": len(body)}} | options for body in bodies]}
+            messages = [
+                {"body": body, "attributes": {"size": len(body)} | kind} | options
+                for body, kind in zip(bodies, kinds, strict=True)
+            ]
+            document = {"messages": messages}
             path = f"/v1/queues/{sending.queue}/messages"
             asked = await self._ask("send", rng, path, document)
             if asked.answer is not None:
@@ -178,14 +201,28 @@ class Load:
         while self.consuming:
             receiving = Receiving(rng.choice(habits.queues), habits.receive_max, time.monotonic())
             self.history.receivings.append(receiving)
-            asked = await self._ask("receive", rng, f"/v1/queues/{receiving.queue}/receive", wish)
+            filter_, receiving.wanted = self._filter(rng, receiving.queue)
+            path = f"/v1/queues/{receiving.queue}/receive"
+            asked = await self._ask("receive", rng, path, wish | ({"filter": filter_} if filter_ else {}))
             receiving.asked_s, receiving.is_unsure = asked.asked_s, asked.is_unsure
             if asked.answer is None:
                 continue
             receiving.answered_s = asked.answered_s
             receiving.deliveries = [self._seen(receiving, message) for message in asked.answer["messages"]]
+            receiving.is_sifting = asked.answer.get("sifting", False)
             if receiving.deliveries:
                 await self._settle(rng, receiving.queue, receiving.deliveries)
+
+    def _filter(self, rng: random.Random, queue: str) -> tuple[dict[str, Any] | None, frozenset[str] | None]:
+        """What a consumer asks for, and the kinds that are that. None: everything."""
+        habits = self.habits
+        if queue not in habits.filtered_queues or (self.producing and rng.random() < habits.unfiltered_share):
+            return None, None
+        filter_, wanted = rng.choice(FILTERS)
+        if filter_ is FILTERS[0][0]:
+            era = min(int((time.monotonic() - self._began_s) / ERA_S), ERAS_MAX)
+            filter_ = {"kind": [*filter_["kind"], f"era-{era}"]}
+        return filter_, wanted
 
     def _seen(self, receiving: Receiving, message: Any) -> Delivery:
         body = message["body"]
@@ -201,6 +238,7 @@ class Load:
             receiving.answered_s,
             self.habits.lease_ms / 1000,
             group=message.get("group", ""),
+            kind=message["attributes"].get("kind", ""),
         )
 
     async def _settle(self, rng: random.Random, queue: str, mine: list[Delivery]) -> None:

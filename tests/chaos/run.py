@@ -25,8 +25,9 @@ PAIR_CHANCE = 0.3
 CALM_S = (0.5, 3.0)
 """How long nothing goes wrong between two faults."""
 HABITS = Habits(
-    queues=("q", "r", "f"),
+    queues=("q", "r", "f", "s"),
     fifo_queues=("f",),
+    filtered_queues=("s",),
     batch_max=20,
     body_bytes_max=8000,
     receive_max=50,

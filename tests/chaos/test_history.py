@@ -163,6 +163,93 @@ BAD: dict[str, tuple[list[Sending | Receiving], str]] = {
 }
 
 
+def of_kinds(sending: Sending, *kinds: str) -> Sending:
+    return replace(sending, kinds=list(kinds))
+
+
+def through(wanted: str, receiving: Receiving, *kinds: str) -> Receiving:
+    """The same receive with a filter that wants these kinds (none: it has no filter), and of which kinds came what."""
+    deliveries = [replace(each, kind=kind) for each, kind in zip(receiving.deliveries, kinds, strict=True)]
+    return replace(receiving, deliveries=deliveries, wanted=frozenset(wanted) if wanted else None)
+
+
+def nothing(at_s: float) -> Receiving:
+    """A receive that was told, 0.1 s after it asked, that nothing is there."""
+    return Receiving("q", 10, at_s, at_s + 0.1)
+
+
+XYX = of_kinds(sent("a", "b", "c", ids=[1, 2, 3]), "x", "y", "x")
+GONE = [through("", received(given(2, "b", 8), given(3, "c", 8)), "y", "x")]
+BAD_FILTERS: dict[str, tuple[list[Sending | Receiving], str]] = {
+    "a filter lets through what it does not want": (
+        [XYX, through("x", received(given(1, "a", 1), given(2, "b", 1), given(3, "c", 1)), *"xyx")],
+        "is 'y', but wanted was only x",
+    ),
+    "a message is of another kind than it was sent as": (
+        [
+            XYX,
+            through("x", received(given(1, "a", 1), given(3, "c", 1)), *"xx"),
+            through("", received(given(2, "b", 2)), "x"),
+        ],
+        "was sent as 'y' and came as 'x'",
+    ),
+    "what a filter skipped never comes": (
+        [XYX, through("x", received(given(1, "a", 1), given(3, "c", 1)), *"xx")],
+        "lost: 1 times a message was kept and never delivered: b",
+    ),
+    "what came through a filter comes again": (
+        [
+            XYX,
+            through("x", received(given(1, "a", 1, end=DIED, wish="")), "x"),
+            through("", received(given(1, "a", 2, attempt=2)), "x"),
+            *GONE,
+        ],
+        "two leases overlap",
+    ),
+    "a filter gives what stood behind something that it wants": (
+        [
+            XYX,
+            through("x", received(given(3, "c", 1)), "x"),
+            through("", received(given(1, "a", 2), given(2, "b", 2)), *"xy"),
+        ],
+        "order: received 1 at 2.000",
+    ),
+    "nobody's filter holds a message back from a consumer without one": (
+        [
+            XYX,
+            through("", received(given(2, "b", 1), given(3, "c", 1)), *"yx"),
+            through("x", received(given(1, "a", 2)), "x"),
+        ],
+        "order: received 1 at 2.000",
+    ),
+    "a filter passes over something that it wants": (
+        [XYX, through("x", nothing(1)), through("", received(given(1, "a", 2)), "x"), *GONE],
+        "passed over: nothing was there at 1.000",
+    ),
+    "a consumer without a filter is told that nothing is there": (
+        [A, nothing(1), received(given(1, "a", 2))],
+        "passed over",
+    ),
+}
+
+
+def test_filters_choose_and_the_rest_waits_for_others() -> None:
+    findings = found(
+        XYX,
+        through("z", nothing(0.2)),  # nothing of that kind was there
+        through("x", nothing(0.05)),  # asked before the messages were kept
+        replace(through("x", nothing(0.3)), is_unsure=True),
+        replace(through("x", nothing(0.4)), is_sifting=True),
+        through("x", received(given(1, "a", 1), given(3, "c", 1)), *"xx"),
+        through("x", nothing(1.05)),  # was asking when they were taken
+        through("x", nothing(2)),
+        through("y", received(given(2, "b", 3, end=DIED, wish="")), "y"),
+        through("y", nothing(4)),  # leased to somebody else
+        through("", received(given(2, "b", 13, attempt=2)), "y"),
+    )
+    assert not findings.violations
+
+
 def of_group(sending: Sending) -> Sending:
     return replace(sending, group="g")
 
@@ -210,9 +297,9 @@ def test_groups_come_independently_of_each_other_and_again_after_a_lease() -> No
     assert not findings.violations
 
 
-@pytest.mark.parametrize("name", BAD | BAD_GROUPS)
+@pytest.mark.parametrize("name", BAD | BAD_GROUPS | BAD_FILTERS)
 def test_what_must_not_be_is_reported(name: str) -> None:
-    events, words = (BAD | BAD_GROUPS)[name]
+    events, words = (BAD | BAD_GROUPS | BAD_FILTERS)[name]
     violations = found(*events).violations
     assert len(violations) == 1, violations
     assert words in violations[0]
