@@ -11,6 +11,7 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 
 from storage.operations import Keyed, Operation, Receive
 
@@ -53,7 +54,7 @@ class Dispatcher:
         self._queues: dict[tuple[int, int], tuple[str, Request]] = {}
         self._deadlines: list[tuple[float, int, Request]] = []
         self._number = count()
-        self._over: set[Request] = set()
+        self._over: dict[Request, None] = {}
         """Requests whose time is over, but whose queue's messages are claimed: they may yet get one that is left."""
         self._claimed: Counter[tuple[str, str]] = Counter()
         """By queue and filter. Lines do not count with each other's: who wants a thousand red messages, of which there
@@ -68,9 +69,9 @@ class Dispatcher:
         return len(self._deadlines)
 
     @property
-    def next_deadline_s(self) -> float | None:
-        """When the next waiting receive gives up."""
-        return self._deadlines[0][0] if self._deadlines else None
+    def next_deadline_s(self) -> float:
+        """When the next waiting receive gives up; inf: none waits."""
+        return self._deadlines[0][0] if self._deadlines else inf
 
     def has_line(self, queue: str) -> bool:
         """Whether anyone waits for the queue's messages."""
@@ -134,7 +135,7 @@ class Dispatcher:
         while self._deadlines and self._deadlines[0][0] <= now_s:
             request = heapq.heappop(self._deadlines)[2]
             if self._waits(request):
-                self._over.add(request)
+                self._over[request] = None
         hopeless = []
         for request in list(self._over):
             queue, _ = self._queues[request.session, request.seq]
@@ -167,4 +168,4 @@ class Dispatcher:
         if not lines:
             del self._lines[queue]
         del self._queues[request.session, request.seq]
-        self._over.discard(request)
+        self._over.pop(request, None)

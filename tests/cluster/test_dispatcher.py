@@ -69,3 +69,14 @@ def test_what_is_woken_at_once_leaves_nothing_behind(dispatcher: Dispatcher) -> 
         dispatcher.park("q", request(seq), 1e9)
         dispatcher.unclaim("q", len(dispatcher.wake("q", 1)))
     assert dispatcher.remembered < 5_000
+
+
+@pytest.mark.parametrize("seqs", [range(100), range(99, -1, -1)], ids=["upwards", "downwards"])
+def test_those_whose_time_is_over_at_once_give_up_in_the_order_of_their_times(
+    dispatcher: Dispatcher, seqs: range
+) -> None:
+    """Whatever else they have in common, as where they lie in memory: a simulated run repeats exactly."""
+    requests = [request(seq) for seq in range(100)]
+    for deadline_s, seq in enumerate(seqs):
+        dispatcher.park("q", requests[seq], float(deadline_s))
+    assert [found.seq for found in dispatcher.given_up(100.0)] == list(seqs)
