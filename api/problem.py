@@ -12,7 +12,7 @@ from aiohttp import web
 from api.measures import PROBLEM
 from cluster.client import ClusterTrouble
 from cluster.repair import REPLICA_DAMAGED
-from cluster.replica import STORE_FULL
+from cluster.room import STORE_FULL
 from storage import codes
 from storage.operations import Refused
 

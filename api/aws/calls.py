@@ -10,7 +10,7 @@ from api.aws.errors import AwsError, common, sqs
 from api.aws.names import no_such_queue
 from api.aws.protocols import SQS
 from cluster.client import Reply
-from cluster.replica import STORE_FULL
+from cluster.room import STORE_FULL
 from storage import codes
 from storage.operations import Operation, Refused
 

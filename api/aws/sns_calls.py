@@ -8,7 +8,7 @@ from collections.abc import Callable
 from api.aws.calls import Call, Once
 from api.aws.errors import AwsError, common, sns
 from api.aws.sns_checks import invalid
-from cluster.replica import STORE_FULL
+from cluster.room import STORE_FULL
 from storage import codes
 from storage.operations import Operation, Outcome, Refused
 from storage.topic_operations import GetTopic, TopicInfo

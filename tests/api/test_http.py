@@ -17,7 +17,7 @@ from api import openapi
 from api.messages import read_receipt, read_receipts, receipt
 from api.problem import REFUSALS
 from cluster.repair import REPLICA_DAMAGED
-from cluster.replica import STORE_FULL
+from cluster.room import STORE_FULL
 from storage import codes
 from storage.operations import Claim
 from tests.processes.nodes import Cluster

@@ -7,7 +7,7 @@ import pytest
 from api.problem import REFUSALS
 from cluster.client import ClusterTrouble
 from cluster.repair import REPLICA_DAMAGED
-from cluster.replica import STORE_FULL
+from cluster.room import STORE_FULL
 from storage.codes import CODES
 from storage.operations import Refused
 from tests.api.asking import PROBLEM, ask

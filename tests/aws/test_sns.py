@@ -15,7 +15,7 @@ from api.aws import subscription_actions
 from api.aws.protocols import SNS
 from api.aws.sns_calls import PAGE, REFUSALS
 from cluster.client import Reply
-from cluster.replica import STORE_FULL
+from cluster.room import STORE_FULL
 from storage import codes
 from storage.operations import Keyed, Operation, Refused
 from storage.topic_operations import ListSubscriptions, Publish, PutSubscription, PutTopic

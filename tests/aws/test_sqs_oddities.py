@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from api.aws import calls
 from api.aws.protocols import SQS
-from cluster.replica import STORE_FULL
+from cluster.room import STORE_FULL
 from storage import codes
 from storage.operations import Refused
 from tests.aws import models

@@ -515,7 +515,7 @@ def test_who_spares_another_is_sound_and_holds_all_that_the_other_had_committed(
     trio.run(1.0)
     told: list[tuple[str, Message]] = []
     replica = trio.replicas[next(name for name in trio.names if name != trio.leader)]
-    replica._post = lambda node, message: told.append((node, message))
+    replica._health._post = lambda node, message: told.append((node, message))
 
     def is_spared(index: int) -> bool:
         told.clear()
@@ -556,7 +556,7 @@ def test_entries_that_another_leader_never_committed_are_not_taken_for_those_tha
     index = trio.replicas[ailing].engine.commit_index
     assert behind.engine.last_index >= index, "of other entries"
     told: list[Message] = []
-    behind._post = lambda node, message: told.append(message)
+    behind._health._post = lambda node, message: told.append(message)
     behind.deliver(trio.leader, Append(new.term, new.last_index, new.term, [], new.commit_index, 0, 0.0))
     behind.deliver(ailing, Ailing(new.term, 1, index, "damaged"))
     behind.tick()

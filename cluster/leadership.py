@@ -1,0 +1,189 @@
+"""What a replica does for gateways while it leads in one term.
+
+    what is asked for → reads wait for a majority, receives for messages, all else for the next entry
+    → one entry with all of that, and what is due by the clock → its outcomes go back to those who asked
+
+All of it is made with the term and dropped with it, whatever it still holds: the fate of what was proposed is unknown
+here, and the gateways ask the next leader under the same ids.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import inf
+
+from cluster.changes import Changes
+from cluster.clock import ClusterClock
+from cluster.dispatcher import Request
+from cluster.duties import Duties
+from cluster.engine import Engine
+from cluster.metrics import ReplicaMetrics
+from cluster.occurrences import Occurrences
+from cluster.outbox import Outbox
+from cluster.reads import Reads
+from cluster.receives import Receives
+from cluster.room import STORE_FULL, Room, adds
+from cluster.router import Router
+from cluster.sifting import Sifting
+from storage import codes, queries
+from storage.limits import ENTRY_BYTES_MAX
+from storage.machine import Turned
+from storage.operations import Forget, Query, Received, Refused, encode_entry, encode_outcome
+from storage.party_operations import PartyList
+from storage.reading import find_queue
+from storage.state import Store
+
+
+@dataclass(slots=True)
+class _Proposal:
+    requests: list[Request | None]
+    """Who asked for each of the entry's operations; None: the leader itself."""
+    proposed_s: float
+
+
+class Leadership:
+    """See the module. Used within a tick of the leader, but for `take`, which may come between two."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        clock: ClusterClock,
+        outbox: Outbox,
+        room: Room,
+        *,
+        monotonic: Callable[[], float],
+        metrics: ReplicaMetrics,
+    ) -> None:
+        self.term = engine.term
+        self._engine, self._store, self._clock = engine, store, clock
+        self._outbox, self._room = outbox, room
+        self._monotonic, self._metrics = monotonic, metrics
+        self._pending: deque[Request] = deque()
+        self._forgets: dict[int, bytes | memoryview] = {}
+        self._proposals: dict[int, _Proposal] = {}
+        self._due_ms = inf
+        self._router = Router(store, monotonic)
+        self._sifting = Sifting(store, monotonic)
+        self._duties = Duties(store, Occurrences(store, self._router.targets), self._sifting)
+        self._reads = Reads(engine, outbox, monotonic, self._answer)
+        self.receives = Receives(store, clock, monotonic, self._sifting)
+        self.changes = Changes(engine)
+
+    def take(self, requests: Iterable[Request]) -> None:
+        """What a gateway asks for."""
+        for request in requests:
+            if type(request.operation) is Forget:
+                self._forgets[request.session] = request.raw
+            elif isinstance(request.operation, Query):
+                self._reads.ask(request)
+            else:
+                self._pending.append(request)
+
+    # --- the entry ----------------------------------------------------------------------------------------------------
+
+    def propose(self, now_s: float) -> None:
+        """Put all that can be done now into one entry, with what is due by the clock."""
+        is_full = not self._room.suffices(self._engine.membership.voters)
+        requests = self._due_requests(now_s, is_full)
+        at_ms = self._clock.now_ms()
+        items: list[bytes | memoryview] = list(self._duties.due(at_ms, STORE_FULL if is_full else ""))
+        if not (requests or items):
+            return
+        items.extend(self._forgets.values())
+        self._forgets.clear()
+        owners: list[Request | None] = [None] * len(items)
+        items.extend(map(self._sifting.logged, requests))
+        owners.extend(requests)
+        index = self._engine.propose(encode_entry(at_ms, items))
+        self._proposals[index] = _Proposal(owners, self._monotonic())
+
+    def _due_requests(self, now_s: float, is_full: bool) -> list[Request]:
+        """What to propose now, in order of arrival; receives for which nothing is ready wait instead."""
+        chosen = self.receives.woken()
+        bytes_left = ENTRY_BYTES_MAX - sum(len(request.raw) for request in chosen)
+        while self._pending and (bytes_left >= len(self._pending[0].raw) or not chosen):
+            request = self._pending.popleft()
+            if is_full and adds(request.operation):
+                self._outbox.reply(request, Refused(STORE_FULL, self._room.reserve_bytes))
+                continue
+            receive = request.receive
+            if receive is not None and self.receives.must_wait(request, receive, now_s):
+                continue
+            refused = self._router.route(request)
+            if refused is not None:
+                self._outbox.reply(request, refused)
+                continue
+            chosen.append(request)
+            bytes_left -= len(request.raw)
+        self._reads.ask_all(self.receives.lines.given_up(now_s))
+        return chosen
+
+    def applied(self, index: int, term: int, turned: Turned) -> None:
+        """An entry is applied: answer those who asked for what is in it."""
+        self.receives.applied(turned.readier)
+        proposal = self._proposals.pop(index, None)
+        if proposal is None or term != self.term:
+            return
+        self._metrics.replications.observe(self._monotonic() - proposal.proposed_s)
+        self._metrics.operations += len(proposal.requests)
+        for request, applied in zip(proposal.requests, turned.applied, strict=True):
+            if request is None:
+                self._duties.done(applied.item.operation)
+                continue
+            receive, outcome = request.receive, applied.outcome
+            if receive is not None:
+                self.receives.concluded(receive)
+            if receive is None or type(outcome) is not Received:
+                self._outbox.reply_encoded(request, applied.encoded, b"")
+            elif outcome.deliveries:
+                held, block = queries.received(self._store, receive.queue, outcome)
+                self._outbox.reply_encoded(request, encode_outcome(held), block)
+            else:
+                self.receives.park(request, receive)
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    def answer_reads(self) -> None:
+        """Answer queries, and receives whose time is over."""
+        self._reads.answer()
+
+    def _answer(self, request: Request) -> bool:
+        """Answer from what is applied. False: what is to be answered is not known yet."""
+        receive = request.receive
+        if receive is None:
+            assert isinstance(request.operation, Query)
+            outcome, block = queries.answer(self._store, request.operation)
+            if type(outcome) is PartyList:
+                waiting = self.receives.lines.waiting()
+                outcome = PartyList(outcome.parties, [waiting[party.id] for party in outcome.parties])
+            self._outbox.reply_encoded(request, encode_outcome(outcome), block)
+        elif self.receives.awaits_sifting(request, receive):
+            return False
+        elif find_queue(self._store, receive.queue) is None:
+            self._outbox.reply(request, Refused(codes.QUEUE_NOT_FOUND))
+        elif self.receives.may_take(receive):
+            self._pending.append(request)
+        else:
+            self._outbox.reply(request, self._sifting.nothing(request))
+        return True
+
+    # --- when to go on ------------------------------------------------------------------------------------------------
+
+    def look_ahead(self) -> None:
+        """See when there is something to do by the clock. It reads the store, where damage may be met."""
+        self._due_ms = min(self._duties.next_ms(), self.receives.next_ms)
+
+    def next_wakeup(self) -> float:
+        """Monotonic time in seconds at which there is something to do even if nothing arrives."""
+        now_s = self._monotonic()
+        if self._reads.are_put_off:
+            return now_s
+        if self._pending and self._engine.may_propose and self._engine.confirmed_since() > -inf:
+            return now_s
+        wakeup_s = self.receives.lines.next_deadline_s
+        if self._due_ms < inf and self._clock.anchored:
+            wakeup_s = min(wakeup_s, now_s + max(self._due_ms - self._clock.now_ms(), 0) / 1000)
+        return wakeup_s
