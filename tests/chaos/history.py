@@ -220,13 +220,14 @@ def _check_queue(sendings: list[Sending], receivings: list[Receiving], found: Fi
     _tell(found, "unexpected", "was delivered and never sent", unexpected)
 
     _check_identities(sendings, messages, found)
+    kinds = {body: kind for sending in sendings for body, kind in zip(sending.bodies, sending.kinds, strict=False)}
     unseen = 0
     for deliveries in messages.values():
         deliveries.sort(key=lambda delivery: (delivery.attempt, delivery.received_s))
         unseen += _check_message(deliveries, found)
     _explain_unseen(receivings, unseen, found)
+    _check_unseen(sendings, kinds, messages, receivings, found)
     _check_order_of_sends(sendings, found)
-    kinds = {body: kind for sending in sendings for body, kind in zip(sending.bodies, sending.kinds, strict=False)}
     _check_filters(kinds, receivings, found)
     if any(sending.group for sending in sendings):
         _check_groups(sendings, receivings, found)
@@ -303,6 +304,32 @@ def _explain_unseen(receivings: list[Receiving], unseen: int, found: Findings) -
     if unseen > explained:
         found.unexplained += unseen - explained
         found.violations.append(f"unexplained: {unseen} deliveries that nobody saw, at most {explained} were lost")
+
+
+def _check_unseen(
+    sendings: list[Sending],
+    kinds: dict[str, str],
+    messages: dict[int, list[Delivery]],
+    receivings: list[Receiving],
+    found: Findings,
+) -> None:
+    """A delivery that nobody saw is that of a receive of its own, which wanted the message, and its lease lasted."""
+    asked_s = {body: sending.asked_s for sending in sendings for body in sending.bodies}
+    unsure_s = {
+        kind: sorted(each.asked_s for each in receivings if each.is_unsure and each.wants(kind))
+        for kind in {"", *kinds.values()}
+    }
+    for deliveries in messages.values():
+        body, attempt = deliveries[0].body, 0
+        ready_s = asked_s.get(body, -inf)
+        for delivery in deliveries:
+            unseen, leased_s = delivery.attempt - attempt - 1, delivery.lease_s * (1 - SLEW)
+            asked = bisect_right(unsure_s[kinds.get(body, "")], delivery.received_s - leased_s)
+            if unseen > 0 and delivery.received_s < ready_s + unseen * leased_s:
+                found.violations.append(f"a lease that nobody saw ended early: {_told(delivery)}")
+            elif unseen > asked:
+                found.violations.append(f"unexplained: {_told(delivery)}, {unseen} of them by {asked} lost receives")
+            attempt, ready_s = delivery.attempt, delivery.returns_s
 
 
 def _violate(found: Findings, name: str, earlier: Delivery, later: Delivery) -> None:

@@ -82,20 +82,38 @@ def test_a_second_delivery_has_a_cause(earlier: Delivery, later_s: float, cause:
     assert +findings.duplicates == Counter({cause: 1})
 
 
-def test_an_attempt_that_nobody_saw_is_explained_by_a_receive_without_an_answer() -> None:
+def test_attempts_that_nobody_saw_are_explained_by_receives_without_an_answer() -> None:
     events = (sent("a", ids=[1]), received(given(1, "a", 20, attempt=3)))
-    findings = found(*events, unanswered(1))
+    findings = found(*events, unanswered(1), unanswered(5))
     assert not findings.violations
     assert +findings.duplicates == Counter({"receive unanswered": 2})
     findings = found(*events)
     assert findings.unexplained == 2
-    assert findings.violations == ["unexplained: 2 deliveries that nobody saw, at most 0 were lost"]
+    assert findings.violations[0] == "unexplained: 2 deliveries that nobody saw, at most 0 were lost"
 
 
 def test_a_lease_may_end_by_the_slew_of_the_cluster_clock_early_and_no_more() -> None:
     died = given(1, "a", 1, end=DIED, wish="")
     assert not found(sent("a", ids=[1]), received(died), received(given(1, "a", 10.81, attempt=2))).violations
     assert found(sent("a", ids=[1]), received(died), received(given(1, "a", 10.79, attempt=2))).violations
+
+
+def test_an_attempt_that_nobody_saw_took_a_receive_of_its_own_and_a_whole_lease() -> None:
+    died = given(1, "a", 1, end=DIED, wish="")
+
+    def violations(*lost: Receiving, again_s: float) -> list[str]:
+        again = given(1, "a", again_s, attempt=3)
+        return found(
+            of_kinds(A, "x"), through("x", received(died), "x"), through("", received(again), "x"), *lost
+        ).violations
+
+    assert not violations(through("x", unanswered(2)), again_s=20.71)
+    assert not violations(unanswered(10), again_s=20.71)
+    [told] = violations(unanswered(2), again_s=20.69)
+    assert "a lease that nobody saw ended early" in told
+    for lost in (through("y", unanswered(2)), unanswered(11)):
+        [told] = violations(lost, again_s=20.71)
+        assert "1 of them by 0 lost receives" in told
 
 
 A = sent("a", ids=[1])
@@ -241,7 +259,7 @@ def test_filters_choose_and_the_rest_waits_for_others() -> None:
         replace(through("x", nothing(0.3)), is_unsure=True),
         replace(through("x", nothing(0.4)), is_sifting=True),
         through("x", received(given(1, "a", 1), given(3, "c", 1)), *"xx"),
-        through("x", nothing(1.05)),  # was asking when they were taken
+        through("x", nothing(0.95)),  # was still asking when they were taken
         through("x", nothing(2)),
         through("y", received(given(2, "b", 3, end=DIED, wish="")), "y"),
         through("y", nothing(4)),  # leased to somebody else
