@@ -111,6 +111,10 @@ class Dispatcher:
         """How many of the messages that are ready for a filter nobody with the same filter has claimed."""
         return ready - self._claimed[queue, sieve]
 
+    def is_claimed(self, queue: str, sieve: str = "") -> bool:
+        """Whether a proposed receive with the same filter may still take something."""
+        return (queue, sieve) in self._claimed
+
     def wake(self, queue: str, ready: int, consumer: str = "", sieve: str = "") -> list[Request]:
         """Take from a line those who can be served with what is ready for it, and claim it for them.
 
@@ -139,7 +143,7 @@ class Dispatcher:
         hopeless = []
         for request in list(self._over):
             queue, _ = self._queues[request.session, request.seq]
-            if (queue, request.sieve) not in self._claimed:
+            if not self.is_claimed(queue, request.sieve):
                 self._leave(queue, request)
                 hopeless.append(request)
         return hopeless

@@ -166,6 +166,8 @@ class Leadership:
             self._outbox.reply(request, Refused(codes.QUEUE_NOT_FOUND))
         elif self.receives.may_take(receive):
             self._pending.append(request)
+        elif receive.filter and self.receives.lines.is_claimed(receive.queue, receive.sieve):
+            self.receives.park(request, receive)  # what was sifted meanwhile is another's, who may leave some
         else:
             self._outbox.reply(request, self._sifting.nothing(request))
         return True

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from cluster.dispatcher import Dispatcher, Request
-from storage import codes, limits, sift_look
+from storage import codes, limits, receiving, sift_look
 from storage.block import Part, encode_block
 from storage.filters import Filter
 from storage.operations import (
@@ -246,3 +246,16 @@ def test_who_asks_for_much_with_a_filter_keeps_nobody_from_the_rest() -> None:
     dispatcher.claim("q", 1000, asked(2).sieve)
     dispatcher.park("q", plain, 10.0)
     assert dispatcher.wake("q", 5) == [plain]
+
+
+def test_what_another_claims_and_leaves_is_not_called_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sift_look, "SIFT_MESSAGES_MAX", 1)
+    monkeypatch.setattr(receiving, "RECEIVE_BYTES_MAX", 1)  # one message at a time
+    trio = ready()
+    first = trio.ask(asked(1, WAIT_MS, messages_max=10))
+    trio.run(0.5)
+    send(trio, *[BLUE] * 50, RED, RED)
+    second = trio.ask(asked(2))
+    trio.run(1.0)
+    assert ids(trio.answer(first)) == [51]
+    assert ids(trio.answer(second)) == [52], "it was there before it asked"
