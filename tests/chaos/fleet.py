@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import time
@@ -26,6 +27,17 @@ RECOVERY_S = 90.0
 """How long a healed cluster may take until every node serves."""
 COMPACTED_ENTRIES = 300
 """More than `--journal-keep-bytes` holds of the load's entries."""
+NEVER_SAID = frozenset(
+    {
+        "shard failed",
+        "gateway failed",
+        "unexpected error",
+        "a request failed unexpectedly",
+        "the replicas differ",
+        "other replicas differ from the majority",
+    }
+)
+"""What no node may say, whatever was done to it: a defect speaks, and starting again may hide it."""
 SETTINGS = (
     "--insecure-listen",
     *("--journal-keep-bytes", str(MIB)),  # so that compaction goes on all the time, and a wiped node needs a copy
@@ -192,6 +204,11 @@ class Fleet(Cluster):
         lines = self.nodes[name].log.read_text(errors="replace").splitlines()
         return " | ".join(line for line in lines[-30:] if '"critical"' in line or '"error"' in line)[-2000:]
 
+    def defects(self) -> list[str]:
+        """What nodes have said, those that are gone among them, that no fault explains."""
+        logs = sorted(self.directory.glob("n*.log"))
+        return [f"{log.stem} says {what}" for log in logs for what in never_said(log.read_text(errors="replace"))]
+
     def shard_pid(self, name: str) -> int | None:
         """The process that writes to the node's disk."""
         if not self.is_running(name):
@@ -307,3 +324,18 @@ class Fleet(Cluster):
         path = self._clock_file(name)
         path.with_suffix(".new").write_text(str(offset_s))
         path.with_suffix(".new").replace(path)
+
+
+def never_said(log: str) -> list[str]:
+    """What a log must not hold, each once. A line may be cut off where its process was killed."""
+    found: dict[str, None] = {}
+    for line in log.splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            if line.startswith(("Traceback", "Fatal Python error")):
+                found[line] = None
+            continue
+        if isinstance(told, dict) and told.get("event") in NEVER_SAID:
+            found[f"{told['event']}: {told.get('error') or told.get('cause') or told.get('exception')}"] = None
+    return list(found)

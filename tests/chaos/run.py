@@ -122,7 +122,7 @@ class Run:
                     violations.append(f"state: replicas differ: {digests}")
             except AssertionError as error:
                 violations.append(f"liveness: {error}")
-            violations += [f"node: {trouble}" for trouble in fleet.trouble]
+            violations += [f"node: {trouble}" for trouble in fleet.trouble + fleet.defects()]
         found = check(load.history, drained=is_drained)
         self._first_writes(load.history)
         return self._verdict(found, violations, load.history, time.monotonic() - began_s)

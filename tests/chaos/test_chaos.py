@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.faults import FAMILIES, FAULTS, spread
+from tests.chaos.fleet import NEVER_SAID, never_said
 from tests.chaos.run import take
 from tests.chaos.tools import obstacle
 from tests.processes.nodes import eventually
@@ -37,6 +39,27 @@ def test_faults_are_spread_over_the_families_and_go_together_if_they_can() -> No
         assert len({kind.layer for kind in kinds}) == len(kinds)
         assert len(kinds) == 1 or not any(kind.goes_alone for kind in kinds)
     assert sum(len(kinds) == 2 for kinds in turns) >= 5
+
+
+def test_a_defect_that_a_fresh_start_would_hide_is_seen_in_the_log() -> None:
+    said = [
+        '{"event": "storage failed", "error": "StorageFailure: EIO", "level": "critical"}',
+        '{"event": "shard failed", "error": "BrokenInvariantError: entry 1", "level": "critical"}',
+        '{"event": "shard failed", "error": "BrokenInvariantError: entry 1", "level": "critical"}',
+        '{"event": "shard fai',
+        "Fatal Python error: Segmentation fault",
+        "  File api/gateway.py, line 1",
+    ]
+    assert never_said("\n".join(said)) == [
+        "shard failed: BrokenInvariantError: entry 1",
+        "Fatal Python error: Segmentation fault",
+    ]
+
+
+def test_every_reason_for_which_a_process_ends_at_once_is_a_defect_but_for_its_disk() -> None:
+    sources = [path.read_text() for package in ("api", "cluster") for path in Path(package).glob("*.py")]
+    reasons = {reason for source in sources for reason in re.findall(r'\bfail\("([^"]+)"', source)}
+    assert reasons - NEVER_SAID == {"storage failed"}
 
 
 @pytest.fixture(scope="module")
