@@ -176,8 +176,12 @@ async def strike(fleet: Fleet, name: str, calls: str, effect: str, number: int, 
         stderr=asyncio.subprocess.DEVNULL,
     )
     told = f"{effect} at {name}'s {calls} number {number}"
+
+    def ends() -> bool:
+        return _has_ended(pid)
+
     try:
-        if await (_ends_before_ready(fleet, pid, until) if until else _comes(lambda: _has_ended(pid))):
+        if await (_comes_before_ready(fleet, ends, until) if until else _comes(ends)):
             return told
         if trace.exists() and "INJECTED" in trace.read_text():
             fleet.trouble.append(f"{name} lives on after {told}")
@@ -188,13 +192,14 @@ async def strike(fleet: Fleet, name: str, calls: str, effect: str, number: int, 
         await process.wait()
 
 
-async def _ends_before_ready(fleet: Fleet, pid: int, name: str) -> bool:
+async def _comes_before_ready(fleet: Fleet, condition: Callable[[], bool], name: str) -> bool:
+    """Whether `condition` becomes true before a node is ready, however slowly that starts."""
     deadline_s = time.monotonic() + RECOVERY_S
-    while not _has_ended(pid) and time.monotonic() < deadline_s:
+    while not (has_come := condition()) and time.monotonic() < deadline_s:
         if fleet.is_running(name) and (await fleet.call(name, "GET", "/readyz"))[0] == 200:
-            return _has_ended(pid)
+            return condition()
         await asyncio.sleep(POLL_S)
-    return _has_ended(pid)
+    return has_come
 
 
 async def _shard(fleet: Fleet, name: str) -> int:
@@ -313,7 +318,7 @@ class KillCopier(Wipe):
         wiped = self.hit[0]
         directory = self.fleet.nodes[wiped].directory / "shard-0"
         self.fleet.up(wiped)
-        copied = await _comes(lambda: any(directory.glob(f"{INCOMING}*")))
+        copied = await _comes_before_ready(self.fleet, lambda: any(directory.glob(f"{INCOMING}*")), wiped)
         leader = await self.fleet.leader_now()
         if leader != wiped:
             self.hit.append(leader)

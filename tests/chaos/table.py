@@ -20,7 +20,8 @@ def table(verdicts: Sequence[Verdict]) -> str:
         episodes = [episode for verdict in runs for episode in verdict.episodes if kind in episode.kinds]
         if not episodes:
             continue
-        writes = [episode.first_write_s for episode in episodes if episode.first_write_s is not None]
+        alone = [episode for episode in episodes if episode.kinds == [kind]]  # two together may leave no majority
+        writes = [episode.first_write_s for episode in alone if episode.first_write_s is not None]
         lines.append(
             f"| {kind} | {fault.how} | {len(episodes)} | {len(runs)} | "
             f"{sum(episode.operations for episode in episodes):,} | "
