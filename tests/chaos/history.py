@@ -164,18 +164,24 @@ class History:
         return Counter({kind: count for kind, count in self.answers.items() if kind.split()[1][0] != "2"})
 
     def expected(self, queue: str) -> tuple[int, int]:
-        """Least and most messages the queue can hold now that no request is under way."""
+        """Least and most messages the queue can hold now that no request is under way.
+
+        So what was ever kept or seen is still there if nobody asked for its ack, also if it was delivered before.
+        """
         sent = [sending for sending in self.sendings if sending.queue == queue]
         attempted = sum(len(sending.bodies) for sending in sent)
-        kept = sum(len(sending.bodies) for sending in sent if sending.message_ids is not None)
+        there = {message_id for sending in sent for message_id in sending.message_ids or ()}
         acked: set[int] = set()
         perhaps: set[int] = set()
         for delivery in self.deliveries:
-            if delivery.queue == queue and delivery.end == ACKED:
+            if delivery.queue != queue:
+                continue
+            there.add(delivery.message_id)
+            if delivery.end == ACKED:
                 acked.add(delivery.message_id)
-            elif delivery.queue == queue and delivery.end == UNKNOWN and delivery.wish == "ack":
+            elif delivery.end == UNKNOWN and delivery.wish == "ack":
                 perhaps.add(delivery.message_id)
-        return max(0, kept - len(acked | perhaps)), attempted - len(acked)
+        return len(there - acked - perhaps), attempted - len(acked)
 
     def count(self, queue: str, counted: int) -> None:
         """The queue says that it holds so many messages, and no request is under way."""

@@ -346,5 +346,17 @@ def test_a_count_must_lie_within_what_the_history_allows() -> None:
     ]
 
 
+def test_what_was_seen_once_counts_until_its_ack_was_asked_for() -> None:
+    """Else a message could vanish after it was nacked, as many times as sends without an answer were acked."""
+    nacked = given(2, "b", 1, end=NACKED, wish="nack")
+    history = History(
+        [sent("a", ids=[1]), sent("b"), sent("c", at_s=1)],
+        [received(nacked, given(3, "c", 1)), received(replace(given(1, "a", 0.5), end=STALE, end_known_s=13))],
+    )
+    assert history.expected("q") == (2, 2)
+    history.counts = [Count("q", 0, *history.expected("q"))]
+    assert check(history, drained=True).violations == ["count: q says 0 messages, but there are 2 to 2"]
+
+
 def test_an_answer_that_no_rule_allows_is_reported() -> None:
     assert check(History(surprises=["send: 500 {}"] * 2), drained=True).violations == ["answer: 2 times send: 500 {}"]
