@@ -16,10 +16,12 @@ import msgspec
 import cluster.clock
 import storage.machine
 import storage.settling
+import storage.sifting
 from cluster.client import Client
 from cluster.clock import ClusterClock
 from cluster.dispatcher import Dispatcher
 from cluster.engine import Engine
+from cluster.leadership import Leadership
 from cluster.messages import Message
 from cluster.outbox import Outbox
 from cluster.peers import Peers
@@ -27,10 +29,12 @@ from cluster.repair import Repair
 from cluster.replication import Follower
 from cluster.snapshots import Incoming
 from cluster.tuning import Tuning
+from storage import record_keys, sieves
+from storage.limits import ID_END
 from storage.memory_store import MemoryStore
 from storage.segments import isolate
 from storage.state import APPLIED, APPLIED_META, Logged
-from storage.turn import SessionTurn
+from storage.turn import SessionTurn, Turn
 from tests.simulation import broken_engines as engines
 from tests.simulation.disk import Disk, DiskStore, SlowCopy, WornStore
 from tests.simulation.oracle import Watched
@@ -157,6 +161,41 @@ def _settle_anybodys(turn: Any, queue: Any, operation: Any, claim: Any, chunk_id
     return _settle_chunk(turn, queue, operation, claim, chunk_id, chunk, *span)
 
 
+# --- filters of consumers ---------------------------------------------------------------------------------------------
+
+_sift, _select = storage.sifting.sift, storage.sifting._select
+
+
+def _select_what_was(turn: Turn, queue: Any, sifted: Any) -> None:
+    """What was found out of a message is believed, whatever it was edited to since."""
+    for chunk_id, chunk, _, _ in turn.chunks_between(queue, sifted.first_id, sifted.count):
+        if chunk is not None and sifted.index and turn.unsifted_since(queue, chunk_id):
+            turn.state.put(sieves.unsifted_key(queue.number, chunk_id), record_keys.u64(sifted.index))
+    _select(turn, queue, sifted)
+
+
+def _sift_untold(turn: Turn, operation: Any) -> Any:
+    """Nobody who waits is told of what was found out."""
+    readier = set(turn.readier)
+    outcome = _sift(turn, operation)
+    turn.readier.intersection_update(readier)
+    return outcome
+
+
+class SiftsForever(Watched):
+    """A leader that loses its office while a step is under way waits for that step when it leads again."""
+
+    is_under_way = False
+
+    def _led(self) -> Leadership | None:
+        before, now = self._leadership, super()._led()
+        if before is not None and before is not now:
+            self.is_under_way |= before._sifting._is_under_way
+        if now is not None and before is not now:
+            now._sifting._is_under_way = self.is_under_way
+        return now
+
+
 _abandon = Client._abandon
 
 
@@ -209,5 +248,11 @@ BROKEN: dict[str, Variant] = {
     "begins-a-new-time": Variant(
         patches={ClusterClock: {"observe": lambda self, ms: None, "catch_up": lambda self, ms: None}}
     ),
+    "believes-old-verdicts": Variant(patches={storage.sifting: {"_select": _select_what_was}}),
+    "ignores-what-is-unsifted": Variant(
+        patches={storage.sifting: {"end_of_sifted": lambda state, queue, selector: ID_END}}
+    ),
+    "tells-nobody-of-marks": Variant(patches={storage.machine: {"sift": _sift_untold}}),
+    "sifts-for-ever": Variant(replica=SiftsForever),
     "wakes-nobody": Variant(patches={Dispatcher: {"wake": lambda self, queue, ready, consumer="", sieve="": []}}),
 }

@@ -9,9 +9,11 @@ from typing import Any
 
 from cluster.client import ClusterTrouble, Reply
 from storage.block import Part, encode_block, parts
+from storage.codes import SELECTOR_LIMIT
 from storage.operations import (
     Ack,
     Browse,
+    ChangeMessage,
     Claim,
     DeleteQueue,
     Extend,
@@ -36,6 +38,7 @@ from storage.settings import QueueSettings
 from tests.simulation.history import History, Hold
 from tests.simulation.machines import BrokenError, World
 from tests.simulation.plan import Clients
+from tests.simulation.sieves import PROPERTIES, SIEVES
 
 QUEUES = ("a", "b", "c")
 BACKLOG = 40
@@ -49,6 +52,7 @@ class Client:
         self.world, self.history, self.plan = world, history, plan
         self.rng = random.Random(f"client {world.plan.chance} {plan.number}")
         self.count = 0
+        self.sieve = self.rng.choice(list(SIEVES))
         self.acts: Callable[[], Awaitable[None]] = getattr(self, plan.kind)
 
     async def live(self) -> None:
@@ -90,7 +94,8 @@ class Client:
         self.count += 1
         size = self.rng.choice((1, 1, 1, 2, 5))
         labels = [b"%d-%d-%d" % (self.plan.number, self.count, position) for position in range(size)]
-        return labels, encode_block([(label + b"." * self.rng.choice((0, 3, 100, 800)), b"") for label in labels])
+        bodies = [label + b"." * self.rng.choice((0, 3, 100, 800)) for label in labels]
+        return labels, encode_block([(body, self.rng.choice(PROPERTIES)) for body in bodies])
 
     async def producer(self) -> None:
         await self._produce(self.ask)
@@ -116,18 +121,24 @@ class Client:
 
     # --- consumers ----------------------------------------------------------------------------------------------------
 
-    async def _receive(self, *, keyed: bool = False) -> tuple[str, list[tuple[Claim, Hold]]]:
+    async def _receive(self, *, keyed: bool = False, sieve: str = "") -> tuple[str, list[tuple[Claim, Hold]]]:
         queue, asked_s, call = self.rng.choice(QUEUES), self.now_s, self.history.call()
         lease_ms = self.rng.choice((300, 1000, 3000, 10_000))
         wait_ms = self.rng.choice((0, 0, 500, 3000))
         token = self.rng.getrandbits(62) | 1
-        receive = Receive(queue, self.rng.choice((1, 2, 10)), lease_ms, token, wait_ms)
+        receive = Receive(queue, self.rng.choice((1, 2, 10)), lease_ms, token, wait_ms, filter=sieve)
         reply = await (self.persist(receive) if keyed else self.ask(receive, b"", self.rng.choice((1000, 10_000))))
+        if reply is not None and isinstance(reply.outcome, Refused) and reply.outcome.code == SELECTOR_LIMIT:
+            self.sieve = self.rng.choice(list(SIEVES))
         if reply is None or not isinstance(reply.outcome, Received):
             return queue, []
         found = []
         count = sum(delivery.count for delivery in reply.outcome.deliveries)
-        labels = [_label(part) for part in parts(reply.block, count)] if count else []
+        came = list(parts(reply.block, count)) if count else []
+        if sieve:
+            self.world.oracle.count("received with filters", count)
+            self.history.selected(sieve, came)
+        labels = [_label(part) for part in came]
         for delivery in reply.outcome.deliveries:
             for position in range(delivery.count):
                 label = labels[len(found)]
@@ -135,8 +146,28 @@ class Client:
                 found.append((Claim(reply.outcome.token, delivery.message_id + position, 1), hold))
         return queue, found
 
+    async def sifter(self) -> None:
+        """Asks with a filter for a while, and then with another one; now and then it edits what is there."""
+        if self.rng.random() < 0.05:
+            self.sieve = self.rng.choice(list(SIEVES))
+        if self.rng.random() < 0.3:
+            await self._edit()
+        await self._consume(self.sieve)
+
+    async def _edit(self) -> None:
+        """Change the attributes of a message several times at once."""
+        queue = self.rng.choice(QUEUES)
+        reply = await self.ask(Browse(queue, 0, BACKLOG))
+        if reply is not None and isinstance(reply.outcome, Page) and reply.outcome.messages:
+            message_id = self.rng.choice(reply.outcome.messages).message_id
+            changes = [ChangeMessage(queue, message_id, properties=each) for each in self.rng.sample(PROPERTIES, 3)]
+            await asyncio.gather(*map(self.ask, changes))
+
     async def consumer(self) -> None:
-        queue, found = await self._receive(keyed=self.rng.random() < 0.2)
+        await self._consume()
+
+    async def _consume(self, sieve: str = "") -> None:
+        queue, found = await self._receive(keyed=self.rng.random() < 0.2, sieve=sieve)
         if not found:
             return
         if self.rng.random() < 0.3:

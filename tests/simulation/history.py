@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
+from storage.block import Part
+from tests.simulation.sieves import SIEVES
+
 SLEW = 0.012
 """How much faster than true time cluster time may run: its slew and the machines' pace."""
 SLACK_S = 0.05
@@ -70,6 +73,12 @@ class History:
                 f"{hold.label!r} is delivered again (attempt {hold.attempt}) {early_s:.3f} s before its lease or delay "
                 f"since attempt {before.attempt} is over ({before.hold_s:g} s from {before.since_s:.3f} on)",
             )
+
+    def selected(self, sieve: str, came: list[Part]) -> None:
+        """A consumer that had asked with a filter has received these."""
+        for part in came:
+            if not SIEVES[sieve](bytes(part.properties)):
+                self._violate("what is received matches", f"{bytes(part.properties)!r} came for the filter {sieve}")
 
     def settling(self, hold: Hold) -> None:
         """Its holder asks to end the lease, or to change it: from now on it may be over."""

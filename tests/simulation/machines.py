@@ -38,6 +38,7 @@ from cluster.replica import Replica
 from cluster.shard import REPORT_S, Shard, ShardConfig
 from cluster.tuning import Tuning
 from storage import machine as rules
+from storage import sift_look, sifting
 from storage.operations import Operation
 from storage.state import StorageFailure
 from tests.simulation.broken import Variant
@@ -46,6 +47,7 @@ from tests.simulation.disk import Disk, DiskStore
 from tests.simulation.network import Network, Socket
 from tests.simulation.oracle import EPOCH_MS, Oracle
 from tests.simulation.plan import Plan
+from tests.storage.naive_sifting import SELECTORS_MAX, WINDOW_MS
 
 T = TypeVar("T")
 CLUSTER = "simulated"
@@ -61,6 +63,8 @@ BESIDE = ("read_note", "write_note", "remove_note", "read_members", "write_membe
 """Functions on the files beside a store, by which a keeper repairs it: each is the disk's."""
 PASSING = ("change_under_way", "no_majority_left", "no_heir", "too_many_members")
 """Refusals of a change that may come about later."""
+SIFT_MESSAGES_MAX = 8
+"""How many messages a leader looks at for filters in one step."""
 HANG_S = 5.0
 """After how long a client notices that a machine without power does not answer."""
 
@@ -207,6 +211,8 @@ class World:
             put(cluster.keeper, **{name: partial(self._beside, name) for name in BESIDE})
             put(cluster.process, fail=self._fail)
             put(cluster.replica, machine=_Rules(self.oracle), Engine=self.variant.engine)
+            put(sifting, SELECTORS_MAX=SELECTORS_MAX, SELECTOR_WINDOW_MS=WINDOW_MS)
+            put(sift_look, SIFT_MESSAGES_MAX=SIFT_MESSAGES_MAX)
             for module, values in self.variant.patches.items():
                 put(module, **values)
             stack.enter_context(self._logging())

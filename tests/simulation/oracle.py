@@ -10,11 +10,13 @@ Checked of answers: see `tests.simulation.history`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cluster.client import Reply
+from cluster.leadership import Leadership
 from cluster.replica import Replica
-from storage import limits, machine, queries, record_keys
+from storage import limits, machine, queries, record_keys, sieves
 from storage.block import parts
 from storage.operations import (
     Change,
@@ -27,8 +29,12 @@ from storage.operations import (
     Sent,
     decode_outcome,
 )
+from storage.records import Queue
+from storage.sift_operations import Sift
 from storage.state import StorageFailure
 from tests.simulation.disk import DiskStore, Watch
+from tests.simulation.sieves import ON, SIEVES
+from tests.storage import naive
 from tests.storage.naive import Body, Naive, has_effect
 
 
@@ -60,6 +66,11 @@ class Oracle(Watch):
         self.committed_in: dict[int, int] = {}
         self.states: dict[int, int] = {}
         self.model = Naive(limits.QUEUES_MAX, limits.KEYS_MAX, limits.RECEIVE_BYTES_MAX)
+        self.model.sifting.sieves = {ON + text: partial(_wants, text) for text in SIEVES}
+        self.looks: dict[tuple[int, int], int] = {}
+        """Proposed entry and term → what its leader had applied by then."""
+        self.numbered: dict[int, naive.Queue] = {}
+        """Queues that consumers ask with filters, by the rules' numbers."""
         self.applied_index = 0
         self.effects: dict[tuple[int, int], tuple[int, bytes]] = {}
         self.denials: set[tuple[int, int]] = set()
@@ -188,6 +199,7 @@ class Oracle(Watch):
         self.count("entries")
         model = self.model
         model.now_ms = max(model.now_ms, int.from_bytes(entry[1:9], "little"))
+        model.sifting.index = index
         names = set()
         for applied in turned.applied:
             item, outcome, encoded = applied.item, applied.outcome, applied.encoded
@@ -198,6 +210,10 @@ class Oracle(Watch):
                     model.all_that_is_due()
                 names.update(model.queues)
                 continue
+            if isinstance(operation, Sift):
+                look_index = self.looks[index, store._journal.values[index][0]]
+                model.sifting.look_back(self.numbered.get(operation.number), operation, look_index)
+                self.count("steps of sifting")
             inner: Any = getattr(operation, "operation", operation)
             bodies: list[Body] = []
             if isinstance(inner, Send):
@@ -234,8 +250,26 @@ class Oracle(Watch):
             history = self.counts.setdefault(name, [(0, None)])
             if history[-1][1] != counts:
                 history.append((index, counts))
+            if found is not None:
+                self._tell_selectors(store, name, found)
             if index % 8 == 0:
                 self.check_counts(name, counts)
+
+    def _tell_selectors(self, store: DiskStore, name: str, record: Queue) -> None:
+        """A queue's selectors are the model's, which learns their numbers here."""
+        queue = self.model.queues.get(name)
+        if queue is None or not (record.selectors or queue.selectors):
+            return
+        told = []
+        for selector in record.selectors:
+            sieve = sieves.decode_sieve(store.get(sieves.sieve_key(record.number, selector.number)) or b"")
+            told.append((f"{sieve.filter_on} {sieve.filter}", selector.used_ms))
+        right = [(each.sieve, each.used_ms) for each in queue.selectors]
+        if told != right:
+            self.violate("selectors are known", f"those of queue {name} are {told}, not {right}")
+        for selector, mine in zip(record.selectors, queue.selectors, strict=True):
+            mine.number = selector.number
+        self.numbered[record.number] = queue
 
     def check_counts(self, name: str, counts: Counts | None) -> None:
         """A queue's counts are exactly the model's."""
@@ -300,12 +334,22 @@ def _ids(delivery: Any) -> range:
     return range(delivery.message_id, delivery.message_id + delivery.count)
 
 
+def _wants(text: str, message: naive.Message) -> bool:
+    return SIEVES[text](message.content[1])
+
+
 class Watched(Replica):
     """A replica whose ticks the oracle sees."""
 
     def __init__(self, oracle: Oracle, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.oracle = oracle
+
+    def _lead(self, leadership: Leadership, now_s: float) -> None:
+        engine, before_index = self.engine, self.engine.last_index
+        super()._lead(leadership, now_s)
+        for index in range(before_index + 1, engine.last_index + 1):
+            self.oracle.looks[index, engine.term] = engine.applied_index
 
     def tick(self) -> None:
         super().tick()
@@ -314,9 +358,11 @@ class Watched(Replica):
             self.oracle.stamped(self.name, self.clock.now_ms())
 
 
-def check_shape(store: DiskStore) -> None:
-    """A place for `tests.storage.test_machine_model.check_records`."""
-    from tests.storage.life import check_records
+def check_shape(store: DiskStore, model: Naive) -> None:
+    """What the model tests of the rules check, too (`tests.storage.life`)."""
+    from tests.storage.life import check_records, check_selected
 
     if store.get(record_keys.SHARD_KEY):
         check_records(store)
+        for name in model.queues:
+            check_selected(store, name, model)

@@ -141,8 +141,8 @@ def make(seed: int, only: Collection[str] = ()) -> Plan:
 
 def _clients(rng: random.Random) -> list[Clients]:
     pause_s = rng.choice((0.5, 1.5, 4.0))
-    kinds = ["keyed_producer"] * 2 + ["producer"] + ["consumer"] * 3 + ["reader"] * 2
-    kinds += [kind for kind in ("admin", "leaver", "consumer", "producer", "reader") if rng.random() < 0.5]
+    kinds = ["keyed_producer"] * 2 + ["producer"] + ["consumer"] * 2 + ["sifter", "reader"]
+    kinds += [kind for kind in ("admin", "leaver", "consumer", "sifter", "producer", "reader") if rng.random() < 0.5]
     return [Clients(kind, number, pause_s) for number, kind in enumerate(kinds)]
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from storage import queries
-from storage.block import encode_block
+from storage.block import encode_block, parts
 from storage.operations import PutQueue, Receive, Received, Send, Sent
 from storage.settings import QueueSettings
 from tests.simulation.broken import SOUND, Variant
@@ -20,6 +20,7 @@ from tests.simulation.history import History
 from tests.simulation.machines import BrokenError, ClusterTrouble, World
 from tests.simulation.oracle import Oracle, Violation, check_shape
 from tests.simulation.plan import Plan
+from tests.simulation.sieves import PROPERTIES, SIEVES
 
 SERVES_S = 20.0
 """Calm after which every gateway must have served a request."""
@@ -86,13 +87,17 @@ class Run:
         world, began_s = self.world, self.now_s
         world.heal()
         served: dict[str, float] = {}
+        selected: set[str] = set()
         for name in list(world.machines):
-            world.spawn(self._probe(name, served))
+            world.spawn(self._probe(name, served, selected))
         if not self.go_on_until(lambda: world.machines.keys() <= served.keys(), SERVES_S):
             silent = sorted(world.machines.keys() - served.keys())
             self.oracle.violate("it serves again", f"{silent} do not serve {SERVES_S} s after all was healed: {self}")
         if not self.go_on_until(self._is_level, LEVEL_S):
             self.oracle.violate("all catch up", f"not {LEVEL_S} s after all was healed: {self}")
+        if not self.go_on_until(lambda: world.machines.keys() <= selected, SERVES_S):
+            silent = sorted(world.machines.keys() - selected)
+            self.oracle.violate("waiting receives are woken", f"{silent} bring nothing through a filter: {self}")
         self._check_states()
         term, may_change = max(self.oracle.leaders), self._may_change_leaders()
         self.go_on(STABLE_S)
@@ -130,27 +135,52 @@ class Run:
             for machine in machines
         )
 
-    async def _probe(self, name: str, served: dict[str, float]) -> None:
-        """Send a message through one gateway, to a receive that waits at it."""
+    async def _probe(self, name: str, served: dict[str, float], selected: set[str]) -> None:
+        """Send messages through one gateway, to receives that wait at it: first one that takes all, then one that takes
+        by a filter; what that has skipped is there for all others."""
         world, queue = self.world, f"probe-{name}"
         while name in world.machines:
-            self.probes += 1
-            body = b"probe-%d" % self.probes
             try:
                 await world.ask(name, PutQueue(queue, QueueSettings(lease_ms=1000)))
-                waiting = asyncio.ensure_future(world.ask(name, Receive(queue, 100, 600_000, self.probes, 10_000)))
-                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-                sent = await world.ask(name, Send(queue, 1), encode_block([(body, b"")]))
-                sent_s = self.now_s
-                received = await waiting
+                if name not in served:
+                    await self._send_to_waiting(name, queue, "", [b""])
+                    served[name] = self.now_s
+                sieve = self.world.rng.choice(list(SIEVES))
+                skipped = await self._send_to_waiting(name, queue, sieve, list(PROPERTIES))
+                self.probes += 1
+                left = await world.ask(name, Receive(queue, 100, 600_000, self.probes))
             except (ClusterTrouble, BrokenError):
+                queue = f"probe-{name}-{self.probes}"  # who waited at the other one may take what is sent there yet
                 await self.world.outside.rest(0.05)
                 continue
-            if isinstance(sent.outcome, Sent) and isinstance(received.outcome, Received):
-                served[name] = self.now_s
-                if not received.outcome.deliveries or self.now_s - sent_s > WAKE_S:
-                    self.oracle.violate("waiting receives are woken", f"one at {name} is told late of what was sent")
+            if isinstance(left.outcome, Received):
+                there = {each.message_id + n for each in left.outcome.deliveries for n in range(each.count)}
+                if not skipped <= there:
+                    self.oracle.violate("what is skipped stays", f"of {skipped} at {name} there is only {there}")
+                selected.add(name)
                 return
+
+    async def _send_to_waiting(self, name: str, queue: str, sieve: str, properties: list[bytes]) -> set[int]:
+        """Send messages to a receive that waits already. Returns the ids of those that it does not bring."""
+        world = self.world
+        self.probes += 1
+        receive = Receive(queue, 100, 600_000, self.probes, 10_000, filter=sieve)
+        waiting = asyncio.ensure_future(world.ask(name, receive))
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        block = encode_block([(b"probe-%d-%d" % (self.probes, n), each) for n, each in enumerate(properties)])
+        sent = await world.ask(name, Send(queue, len(properties)), block)
+        sent_s = self.now_s
+        received = await waiting
+        assert isinstance(sent.outcome, Sent)
+        assert isinstance(received.outcome, Received)
+        if not received.outcome.deliveries or self.now_s - sent_s > WAKE_S:
+            whose = f"one for {sieve}" if sieve else "one"
+            self.oracle.violate("waiting receives are woken", f"{whose} at {name} is told late of what was sent")
+        if sieve:
+            count = sum(each.count for each in received.outcome.deliveries)
+            self.history.selected(sieve, list(parts(received.block, count)))
+        sent_ids = {run.message_id + n for run in sent.outcome.runs for n in range(run.count)}
+        return sent_ids - {each.message_id + n for each in received.outcome.deliveries for n in range(each.count)}
 
     def _is_level(self) -> bool:
         machines = self.world.machines.values()
@@ -182,7 +212,7 @@ class Run:
         for machine in self.world.machines.values():
             if machine.replica is not None and machine.replica.engine.applied_index == self.oracle.applied_index:
                 store = machine.replica._store
-                check_shape(store)
+                check_shape(store, self.oracle.model)
                 for name in self.oracle.model.queues:
                     found = queries.find_queue(store, name)
                     counts = (

@@ -42,6 +42,7 @@ def test_every_promise_is_kept_whatever_goes_wrong(seed: int) -> None:
         ("releases-early", ["corner"]),
         ("welcomes-at-once", ["forget"]),
         ("believes-stale-receipts", ["kill"]),
+        ("believes-old-verdicts", ["slow_disk"]),
         ("wakes-nobody", ["kill"]),
     ],
 )

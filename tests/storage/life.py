@@ -94,7 +94,7 @@ from tests.storage.harness import KINDS, Place, quick_directory, tick
 from tests.storage.naive import Body, Message, Naive, in_order
 from tests.storage.naive_parties import PARTIES_MAX
 from tests.storage.naive_redrive import REDRIVES_MAX, as_told
-from tests.storage.naive_sifting import SELECTORS_MAX, SIEVES, WINDOW_MS
+from tests.storage.naive_sifting import SELECTORS_MAX, WINDOW_MS
 
 KEYS_MAX, ACCESS_KEYS_MAX, MERGED_MAX, RECEIVE_BYTES, LOOK_SEGMENTS_MAX, SIFT_MAX = 3, 3, 8, 60, 3, 4
 ROUTES_MS = 150_000
@@ -301,7 +301,7 @@ class Life(RuleBasedStateMachine):
         assert told == [
             (each.sieve, each.used_ms, self.model.sifting.end(queue, each) is not None) for each in queue.selectors
         ]
-        self.compare_selected(store, name)
+        check_selected(store, name, self.model)
         assert msgspec.structs.replace(info, selectors=[]) == QueueInfo(
             name,
             queue.settings,
@@ -320,23 +320,6 @@ class Life(RuleBasedStateMachine):
         assert isinstance(tasks, RedriveTasks)
         expected = [(number, *task.told()) for number, task in self.model.redrives.of(queue).items()]
         assert [(each.redrive.task, *as_told(each.redrive)) for each in tasks.tasks] == expected[::-1]
-
-    def compare_selected(self, store: Store, name: str) -> None:
-        """What a selector has seen is selected if it matches, and nothing else is."""
-        queue, record = self.model.queues[name], find_queue(store, name)
-        assert record is not None
-        for selector, mine in zip(record.selectors, queue.selectors, strict=True):
-            for message in queue.messages:
-                found = chunk_of(store, record, message.message_id)
-                assert found is not None
-                chunk_id, chunk = found
-                is_unsifted = store.get(sieves.unsifted_key(record.number, chunk_id)) is not None
-                assert is_unsifted == message.unsifted
-                if not is_unsifted and not selector.sifted_id <= chunk_id < selector.until_id:
-                    assert mine.key in message.seen
-                bits = sifting.bits_of((chunk.selected or {}).get(selector.number, b""))
-                is_selected = bool(bits >> message.message_id - chunk_id & 1)
-                assert is_selected == (mine.key in message.seen and SIEVES[mine.sieve](message))
 
     def compare_parties(self, store: Store) -> None:
         kinds: tuple[Kind, ...] = ("producer", "consumer")
@@ -641,6 +624,24 @@ def check_selectors(store: Store, queues: Mapping[int, records.Queue]) -> None:
         assert queue.unsifted == unsifted[number]
         is_behind = any(selector.is_behind for selector in queue.selectors)
         assert is_behind == (store.get(sieves.unsifted_key(number, 0)) is not None)
+
+
+def check_selected(store: Store, name: str, model: Naive) -> None:
+    """What a selector has seen is selected if it matches, and nothing else is."""
+    queue, record = model.queues[name], find_queue(store, name)
+    assert record is not None
+    for selector, mine in zip(record.selectors, queue.selectors, strict=True):
+        for message in queue.messages:
+            found = chunk_of(store, record, message.message_id)
+            assert found is not None
+            chunk_id, chunk = found
+            is_unsifted = store.get(sieves.unsifted_key(record.number, chunk_id)) is not None
+            assert is_unsifted == message.unsifted
+            if not is_unsifted and not selector.sifted_id <= chunk_id < selector.until_id:
+                assert mine.key in message.seen
+            bits = sifting.bits_of((chunk.selected or {}).get(selector.number, b""))
+            is_selected = bool(bits >> message.message_id - chunk_id & 1)
+            assert is_selected == (mine.key in message.seen and model.sifting.sieves[mine.sieve](message))
 
 
 def of_queues(store: Store, prefix: bytes, queues: Mapping[int, object]) -> Iterator[tuple[bytes, bytes]]:

@@ -96,6 +96,8 @@ class Message:
     publish_id: int = 0
     unsifted: bool = False
     version: int = 0
+    since: int = 0
+    """The log entry by which it came, or was edited the last time."""
     seen: set[int] = field(default_factory=set)
     """Selectors that it was put to."""
 
@@ -514,9 +516,12 @@ class Naive:
     def receive(self, queue: Queue, operation: Receive, actual: Outcome) -> Outcome:
         settings, now_ms = queue.settings, self.now_ms
         until_ms = now_ms + (operation.lease_ms or settings.lease_ms)
-        selector = self.sifting.selector(queue, operation) if operation.filter else None
+        asks = bool(operation.filter or operation.selector)
+        selector = self.sifting.selector(queue, operation) if asks else None
         if isinstance(selector, Refused):
             return selector
+        if asks and selector is None:
+            return Received(operation.token, until_ms, [])
         if settings.single_active:
             if not operation.consumer:
                 return Refused(codes.CONSUMER_REQUIRED)

@@ -1,6 +1,7 @@
 """Filters of consumers as the naive model has them: a message knows which selectors have seen it, and what each wants.
 
-What is looked at in a step is the leader's word; `look` notes what was known by then, `sift` what becomes of it.
+What is looked at in a step is the leader's word; `look` notes what was known by then, `sift` what becomes of it. Where
+nobody sees the leader look, `look_back` finds it out afterwards.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Selector:
     used_ms: int
     sifted_id: int
     until_id: int
+    since: int = 0
+    """The log entry that made it known."""
+    number: int = 0
+    """What the rules call it, as far as the model was told."""
 
     @property
     def is_behind(self) -> bool:
@@ -58,22 +63,30 @@ class Sifting:
 
     def __init__(self, naive: Naive) -> None:
         self._naive = naive
+        self.sieves = SIEVES
+        self.index = 0
+        """The log entry that is being fed, for `look_back`."""
         self._keys = 0
         self._looks: dict[tuple[int, int], Look] = {}
 
     def came(self, queue: Queue, message: Message) -> None:
         """A message has come to a queue, or was edited there."""
         message.unsifted = bool(queue.selectors)
-        message.seen = set()
+        message.since, message.seen = self.index, set()
 
     def edited(self, queue: Queue, message: Message) -> None:
         message.version += 1
         self.came(queue, message)
 
-    def selector(self, queue: Queue, operation: Receive) -> Selector | Refused:
-        """The selector of a receive, made known if need be."""
+    def selector(self, queue: Queue, operation: Receive) -> Selector | Refused | None:
+        """The selector of a receive, made known if need be. None: the one that its leader knew is forgotten."""
         if queue.settings.groups:
             return Refused(codes.FILTER_NOT_ALLOWED)
+        if operation.selector:
+            known = next((each for each in queue.selectors if each.number == operation.selector), None)
+            if known is not None:
+                known.used_ms = self._naive.now_ms
+            return known
         for each in queue.selectors:
             if each.sieve == operation.sieve:
                 each.used_ms = self._naive.now_ms
@@ -82,7 +95,9 @@ class Sifting:
             return Refused(codes.SELECTOR_LIMIT, SELECTORS_MAX)
         self._keys += 1
         since = queue.messages[0].message_id if queue.messages else queue.next_id
-        queue.selectors.append(Selector(self._keys, operation.sieve, self._naive.now_ms, since, queue.next_id))
+        queue.selectors.append(
+            Selector(self._keys, operation.sieve, self._naive.now_ms, since, queue.next_id, self.index)
+        )
         return queue.selectors[-1]
 
     def end(self, queue: Queue, selector: Selector) -> int | None:
@@ -95,7 +110,7 @@ class Sifting:
         marked = [
             (message.rank, message.message_id, message)
             for message in queue.messages
-            if message.state == "ready" and selector.key in message.seen and SIEVES[selector.sieve](message)
+            if message.state == "ready" and selector.key in message.seen and self.sieves[selector.sieve](message)
         ]
         end = self.end(queue, selector)
         if not marked or (end is not None and min(marked)[1] >= end):
@@ -123,13 +138,28 @@ class Sifting:
         look.versions = {each.message_id: each.version for each in queue.messages if each.unsifted}
         self._looks[sift.number, sift.sift] = look
 
+    def look_back(self, queue: Queue | None, sift: Sift, index: int) -> None:
+        """The leader had looked when the log entry `index` was the last one that it had applied. Whatever was known by
+        then and still is, is as it was: since then no other step of the queue was taken, or this one is not, either."""
+        if queue is None:
+            self._looks[sift.number, sift.sift] = Look(0, 0, {}, {})
+            return
+        known = [each for each in queue.selectors if each.since <= index]
+        look = Look(queue.number, sift.sift, {each.number: each.key for each in known}, {})
+        look.sifted_ids = {each.key: each.sifted_id for each in known}
+        look.versions = {
+            each.message_id: each.version for each in queue.messages if each.unsifted and each.since <= index
+        }
+        self._looks[sift.number, sift.sift] = look
+
     def sift(self, operation: Sift) -> Outcome:
         look = self._looks[operation.number, operation.sift]
         queue = next((each for each in self._naive.queues.values() if each.number == look.queue), None)
         if queue is None or queue.sifts != look.step:
             return Done()
         queue.sifts += 1
-        behind = [each for each in queue.selectors if each.key in [look.selectors[n] for n in operation.behind]]
+        known = {look.selectors.get(number) for number in operation.behind}
+        behind = [each for each in queue.selectors if each.key in known]
         for message in queue.messages:
             if not message.unsifted:
                 message.seen |= {
