@@ -183,7 +183,7 @@ GRANT = web.RequestKey("grant", Grant)
 async def admit(request: web.Request, handler: Any) -> web.StreamResponse:
     """Let in whoever may; tell all others why not, and what to do."""
     resource = request.match_info.route.resource
-    if request.match_info.http_exception is None and resource is not None:
+    if resource is not None:  # there is such a route
         right = ROUTES.get((request.method, resource.canonical), Right.ADMINISTER)
         if right is not Right.OPEN:
             grant = request[GRANT] = await _identify(request, right)

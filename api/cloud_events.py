@@ -20,7 +20,7 @@ from aiohttp import web
 
 from api.messages import MessageIn, PackedMessageIn
 from api.problem import invalid
-from api.request import read_bytes
+from api.request import media_type, read_bytes
 from storage.limits import BATCH_MESSAGES_MAX, DEDUP_BYTES_MAX
 
 EVENT, EVENTS = "application/cloudevents+json", "application/cloudevents-batch+json"
@@ -34,14 +34,17 @@ _TEXT = re.compile(r"text/.*|(.*[/+])(json|xml)|application/(javascript|x-www-fo
 _T = TypeVar("_T")
 
 
-async def read_events(request: web.Request) -> tuple[list[MessageIn | PackedMessageIn], str] | None:
-    """The events of a request as messages to send, and where each stands; None if it has none. Raises `Problem`."""
+def is_event(request: web.Request) -> bool:
+    """Whether a send is an event, or a batch of them."""
+    return "ce-specversion" in request.headers or media_type(request) in (EVENT, EVENTS)
+
+
+async def read_events(request: web.Request) -> tuple[list[MessageIn | PackedMessageIn], str]:
+    """The events of a request as messages to send, and where each stands. Raises `Problem`."""
     if "ce-specversion" in request.headers:
         return [await _binary(request)], "$"
-    if request.content_type == EVENT:
+    if media_type(request) == EVENT:
         return [_structured(await read_bytes(request), "$")], "$"
-    if request.content_type != EVENTS:
-        return None
     events = _decoded(await read_bytes(request), list[msgspec.Raw], "$")
     if not 0 < len(events) <= BATCH_MESSAGES_MAX:
         detail = f"{len(events)} events, 1 to {BATCH_MESSAGES_MAX} are allowed"

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from api.problem import invalid
-from api.request import MSGPACK
+from api.request import MSGPACK, media_type
 from storage.conditions import FilterError
 from storage.filters import On, compile_filter
 from storage.limits import SELECTOR_BYTES_MAX
@@ -27,7 +27,7 @@ def read_selector(request: web.Request, given: msgspec.Raw | msgspec.UnsetType, 
 def read_filter(request: web.Request, given: msgspec.Raw, on: On, field: str) -> str:
     """The filter's JSON, checked. Raises `Problem`, which says where the fault is."""
     raw = bytes(given)
-    if request.content_type == MSGPACK:
+    if media_type(request) == MSGPACK:
         raw = msgspec.json.encode(msgspec.msgpack.decode(raw))
     text = raw.decode()
     try:

@@ -35,7 +35,7 @@ from cluster.client import Client
 def application(client: Client, settings: HttpSettings) -> web.Application:
     """The application: every route of this node."""
     app = web.Application(
-        middlewares=[measured, endpoint.face, tell_problems, admit], client_max_size=settings.request_bytes_max
+        middlewares=[endpoint.face, measured, tell_problems, admit], client_max_size=settings.request_bytes_max
     )
     app[rest.CLIENT] = client
     app[DRAIN] = Drain()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -11,8 +13,6 @@ from cluster.metrics import GatewayMetrics, Histogram, ProcessMeter
 
 PROBLEM = web.ResponseKey("problem", str)
 """An answer's item that says what kind of refusal it is; kinds are few."""
-ACTION = web.RequestKey("action", str)
-"""A request's item that says what is asked for where the path does not; actions are few."""
 UNROUTED = "other"
 """The route of requests that no route is for: what they ask for is theirs to choose, and must not become names."""
 ABANDONED = 499
@@ -55,22 +55,28 @@ class Meter:
 
 
 METER = web.AppKey("meter", Meter)
+_R = TypeVar("_R", bound=web.StreamResponse)
 
 
-@web.middleware
-async def measured(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Count the request, however it ends."""
+async def measure(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[_R]], name: Callable[[web.Request], str]
+) -> _R:
+    """Count the request, however it ends. `name`: says in the end what was asked for; such names are few."""
     meter, begun_s, status = request.app[METER], time.monotonic(), ABANDONED
     try:
-        response: web.StreamResponse = await handler(request)
+        response = await handler(request)
         status = response.status
-        problem = response.get(PROBLEM)
-        if problem is not None:
-            meter.refused(problem)
+        if status >= 400 and PROBLEM in response:
+            meter.refused(response[PROBLEM])
         return response
     finally:
-        action = request.get(ACTION)
-        resource = request.match_info.route.resource
-        if action is None:
-            action = UNROUTED if resource is None else f"{request.method} {resource.canonical}"
-        meter.answered(action, status, time.monotonic() - begun_s)
+        meter.answered(name(request), status, time.monotonic() - begun_s)
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return UNROUTED if resource is None else f"{request.method} {resource.canonical}"
+
+
+measured = web.middleware(partial(measure, name=_route))
+"""Counts requests by their routes."""

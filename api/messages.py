@@ -88,7 +88,10 @@ def encode_message(message: MessageIn | PackedMessageIn, field: str, routing_key
         if body is not msgspec.UNSET:
             raise invalid(f"{field}.body", "there is a body_base64 as well", "Give one of them.")
         body = message.body_base64
+    has_attributes = message.attributes is not msgspec.UNSET or message.attribute_types is not msgspec.UNSET
     if type(body) is str:
+        if not has_attributes and not routing_key:  # as most are
+            return body.encode(), b""
         return body.encode(), encode_attributes(Properties(routing_key=routing_key), message, field)
     if type(body) is bytes:
         return body, encode_attributes(Properties(True, routing_key=routing_key), message, field)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
@@ -65,11 +65,14 @@ def check_text(text: str, bytes_max: int, field: str, *, empty: bool = False) ->
         raise invalid(field, f"it has {least} to {bytes_max} bytes in UTF-8", "Choose another.", bytes_max)
 
 
-def read_runs(messages: Iterable[OptionsIn], fields: Iterable[str]) -> list[Run]:
+def read_runs(messages: Sequence[OptionsIn], fields: Iterable[str]) -> list[Run]:
     """The options of a send's messages, one after another; none if no message has any. Raises `Problem`."""
+    given = [_given(message) for message in messages]
+    if given.count(_NONE) == len(given):  # as most are
+        return []
     options = [
-        _PLAIN if _given(message) == _NONE else _options(message, field)
-        for message, field in zip(messages, fields, strict=True)
+        _PLAIN if each == _NONE else _options(message, field)
+        for each, message, field in zip(given, messages, fields, strict=True)
     ]
     runs = [Run(len(list(same)), wish) for wish, same in groupby(options)]
     return [] if len(runs) == 1 and runs[0].options == _PLAIN else runs

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from api.access import admitted
-from api.cloud_events import read_events
+from api.cloud_events import is_event, read_events
 from api.drain import DRAIN
 from api.filters import read_selector
 from api.messages import (
@@ -84,6 +84,7 @@ from storage.operations import (
     Sent,
     SentRun,
     Settled,
+    is_query,
 )
 from storage.options import Run
 from storage.settings import LIMITS, QueueSettings, contradiction, malformed, out_of_range
@@ -166,10 +167,10 @@ async def submit(
     `keyed`: it is what the request's Idempotency-Key, if there is one, stands for; `part` numbers several such.
     """
     app, operation = request.app, admitted(request, operation)
-    if keyed and not isinstance(operation, Query):
-        key = await idempotency(request, part)
-        if key is not None:
-            operation = Keyed(*key, under_key(operation, key[0]))  # type: ignore[arg-type]
+    key = idempotency_key(request) if keyed and not is_query(operation) else None
+    if key is not None:
+        named, whole = await idempotency(request, key, part)
+        operation = Keyed(named, whole, under_key(operation, named))  # type: ignore[arg-type]
     reply = await app[CLIENT].submit(operation, block, timeout_ms=app[SETTINGS].request_timeout_ms)
     if isinstance(reply.outcome, Refused):
         raise tell(reply.outcome)
@@ -304,9 +305,8 @@ async def send(request: web.Request) -> web.Response:
 
 async def _read_batch(request: web.Request) -> tuple[Sequence[MessageIn | PackedMessageIn], str]:
     """Messages to send, and where each stands in the request."""
-    events = await read_events(request)
-    if events is not None:
-        return events
+    if is_event(request):
+        return await read_events(request)
     wish = await read_either(request, SendIn, PackedSendIn)
     if wish.messages is msgspec.UNSET:
         return [wish], "$"
@@ -322,9 +322,10 @@ def encode_batch(
 
     place: where each stands. trace: attributes that a message without a trace of its own gets, see `api.tracing`.
     """
-    carry(trace or {}, batch)
+    if trace:
+        carry(trace, batch)
     places = [place.format(position=position) for position in range(len(batch))]
-    block = encode_block(encode_message(message, at) for message, at in zip(batch, places, strict=True))
+    block = encode_block([encode_message(message, at) for message, at in zip(batch, places, strict=True)])
     return read_runs(batch, places), block
 
 
@@ -334,7 +335,7 @@ def told_sent(sent: Sent) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     for run in sent.runs or [SentRun(sent.message_id, sent.count, False)]:
         more = {"duplicate": True} if run.duplicate else {"timestamp": at}
-        told.extend({"message_id": run.message_id + position, **more} for position in range(run.count))
+        told += [{"message_id": run.message_id + position, **more} for position in range(run.count)]
     return told
 
 
@@ -466,17 +467,18 @@ async def scrub(request: web.Request) -> web.Response:
 
 
 ROUTES = (
-    web.get("/v1/queues", list_queues, allow_head=False),
-    web.put("/v1/queues/{queue}", put_queue),
-    web.get("/v1/queues/{queue}", get_queue, allow_head=False),
-    web.delete("/v1/queues/{queue}", delete_queue),
-    web.post("/v1/queues/{queue}/purge", purge_queue),
+    # Routes are tried in this order: what is asked for most stands first.
     web.post("/v1/queues/{queue}/messages", send),
     web.get("/v1/queues/{queue}/messages", browse, allow_head=False),
     web.post("/v1/queues/{queue}/receive", receive),
     web.post("/v1/queues/{queue}/ack", ack),
     web.post("/v1/queues/{queue}/nack", nack),
     web.post("/v1/queues/{queue}/extend", extend),
+    web.get("/v1/queues", list_queues, allow_head=False),
+    web.put("/v1/queues/{queue}", put_queue),
+    web.get("/v1/queues/{queue}", get_queue, allow_head=False),
+    web.delete("/v1/queues/{queue}", delete_queue),
+    web.post("/v1/queues/{queue}/purge", purge_queue),
     web.get("/v1/cluster", cluster, allow_head=False),
     web.post("/v1/cluster/scrub", scrub),
     web.get("/v1/cluster/digest", digest, allow_head=False),

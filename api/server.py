@@ -110,7 +110,7 @@ class _Connection(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """What aiohttp says by itself becomes a problem document. A gateway that stops says so with every answer."""
-        if isinstance(resp, web.HTTPException) and resp.status >= 400:
+        if resp.status >= 400 and isinstance(resp, web.HTTPException):
             resp = of_http(resp)
         if self._guard.drain.begun.is_set():
             resp.force_close()

@@ -30,7 +30,7 @@ from cluster.sifting import Sifting
 from storage import codes, queries
 from storage.limits import ENTRY_BYTES_MAX
 from storage.machine import Turned
-from storage.operations import Forget, Query, Received, Refused, encode_entry, encode_outcome
+from storage.operations import Forget, Received, Refused, encode_entry, encode_outcome, is_query
 from storage.party_operations import PartyList
 from storage.reading import find_queue
 from storage.state import Store
@@ -77,7 +77,7 @@ class Leadership:
         for request in requests:
             if type(request.operation) is Forget:
                 self._forgets[request.session] = request.raw
-            elif isinstance(request.operation, Query):
+            elif is_query(request.operation):
                 self._reads.ask(request)
             else:
                 self._pending.append(request)
@@ -154,7 +154,7 @@ class Leadership:
         """Answer from what is applied. False: what is to be answered is not known yet."""
         receive = request.receive
         if receive is None:
-            assert isinstance(request.operation, Query)
+            assert is_query(request.operation)
             outcome, block = queries.answer(self._store, request.operation)
             if type(outcome) is PartyList:
                 waiting = self.receives.lines.waiting()

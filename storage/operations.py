@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, TypeGuard, get_args
 
 import msgspec
 
@@ -376,6 +376,12 @@ Query = (
     | ListParties
 )
 Operation = Change | Query
+_QUERIES = frozenset(get_args(Query))
+
+
+def is_query(operation: Operation) -> TypeGuard[Query]:
+    """Whether it only asks. (An `isinstance` of so many kinds takes 3 µs, which every operation would pay twice.)"""
+    return type(operation) in _QUERIES
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------------------

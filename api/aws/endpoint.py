@@ -26,7 +26,7 @@ from api.aws.names import is_host
 from api.aws.protocols import SNS, SQS, SQS_JSON, SQS_QUERY, Dialect
 from api.aws.shapes import Shape
 from api.drain import DRAIN
-from api.measures import ACTION, PROBLEM
+from api.measures import PROBLEM, UNROUTED, measure
 from api.problem import SERVER, Problem
 from api.request import SETTINGS, read_bytes
 from api.rest import CLIENT, under_key
@@ -36,6 +36,8 @@ from storage import codes
 from storage.operations import Keyed, Operation, Receive, Received, Refused
 
 FORM = "application/x-www-form-urlencoded"
+ACTION = web.RequestKey("action", str)
+"""A request's item that says what is asked for, by its service and action."""
 _INVOCATION = "amz-sdk-invocation-id"
 """The header by which AWS's SDKs name a call, however often they repeat it."""
 _TRACE = "X-Amzn-Trace-Id"
@@ -58,7 +60,7 @@ async def face(request: web.Request, handler: Any) -> web.StreamResponse:
     if not is_for_aws(request):
         response: web.StreamResponse = await handler(request)
         return response
-    return await _answer(request)
+    return await measure(request, _answer, lambda asked: asked.get(ACTION, UNROUTED))
 
 
 async def _answer(request: web.Request) -> web.Response:
