@@ -13,20 +13,19 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from cluster.journal import BrokenInvariantError, Journal
+from cluster.journal import BrokenInvariantError
+from cluster.log import Log
 from cluster.messages import Message, PreVote, PreVoted, RequestVote, Vote
-from cluster.seams import FOLLOWER, Node, Seams
+from cluster.seams import FOLLOWER, Node
 from cluster.standing import Standing
 
 
-class Elections(Seams):
+class Elections(Log):
     """The part of the engine that elects. `cluster.engine.Engine` is the whole."""
 
     is_removed: bool
-    _voting: frozenset[str]
     _rng: random.Random
     _send: Callable[[str, Message], None]
-    _journal: Journal
     _standing: Standing
     _connected: set[str]
     _SyncObj__transferInProgress: bool

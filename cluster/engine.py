@@ -12,26 +12,26 @@ has arrived, and releases what it sends, in this order:
     engine.synced()                        what was written is durable: from now on this node counts as having it
     …release the messages that are not urgent
 
-PySyncObj keeps the roles, the terms, the votes, the election and the commit rule (`cluster.seams`). When to campaign
-and whom to help stands in `cluster.elections`; replication, acknowledgement, apply, snapshots and transfer here.
+PySyncObj keeps the roles, the terms, the votes, the election and the commit rule (`cluster.seams`). On it stand, each
+on the one before, the log (`cluster.log`), the elections (`cluster.elections`), and what follows and leads, which is
+here. What a leader sends to whom is `cluster.replication`.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from math import inf, nextafter
 
 from cluster.elections import Elections
-from cluster.journal import MARK_KIND, BrokenInvariantError, Journal
+from cluster.handover import Handover
+from cluster.journal import BrokenInvariantError, Journal
 from cluster.membership import (
-    MEMBERSHIP_KIND,
     ChangeRefusedError,
     Membership,
     Memberships,
+    check_majority_left,
     configured,
     encode_membership,
 )
@@ -48,12 +48,11 @@ from cluster.messages import (
     Vote,
     Welcome,
 )
-from cluster.replication import Follower
+from cluster.replication import Follower, Replication
 from cluster.seams import CANDIDATE, FOLLOWER, LEADER, Node
 from cluster.snapshots import Incoming, Outgoing
 from cluster.standing import Standing
 from cluster.tuning import Tuning
-from storage.operations import ENTRY_KIND
 from storage.state import Store
 
 ADOPTED_META, REMOVED_META, _DATA_META = "cluster", "removed", "data"
@@ -67,13 +66,6 @@ class NotLeaderError(Exception):
 
 class ReinstalledError(Exception):
     """A snapshot has taken the store's place: close the store, open it again, and build a new engine on it."""
-
-
-@dataclass(slots=True)
-class _Transfer:
-    to: str | None
-    until_s: float
-    asked: bool = False
 
 
 class Engine(Elections):
@@ -90,7 +82,6 @@ class Engine(Elections):
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         tuning: Tuning | None = None,
-        on_dropped: Callable[[int], None] = lambda index: None,
         stamp: Callable[[], int] = lambda: 0,
         observe: Callable[[int], None] = lambda clock_ms: None,
         wall_ms: Callable[[], int] = lambda: 0,
@@ -108,7 +99,6 @@ class Engine(Elections):
             raises is fatal. Each entry is applied once, in order.
         send(node, message): hand over to the transport, now or after the commit, see `cluster.messages`.
         monotonic, rng: time in seconds and chance.
-        on_dropped(index): an own proposal will never be committed.
         stamp() → observe(clock_ms): the leader's cluster time, told to followers with every append.
         wall_ms(), stamp(), room_ok() → heard(node, wall_ms, clock_ms, room_ok): a follower's facts, told to the leader
             with every answer.
@@ -120,55 +110,34 @@ class Engine(Elections):
         founders = configured(members, adopted.decode() if adopted is not None else cluster)
         if name not in founders.voters:
             raise ValueError(f"{name} is not among the members {', '.join(founders.voters)}")
-        self.name = name
-        self._store, self._apply, self._send = store, apply, send
+        self._store, self._send = store, send
         self._rng = rng or random.Random()
-        self._dropped, self._stamp, self._observe = on_dropped, stamp, observe
+        self._stamp, self._observe = stamp, observe
         self._wall_ms, self._room_ok, self._heard = wall_ms, room_ok, heard
-        self._marked, self._doubted = marked, doubted
+        self._doubted = doubted
         self.shunned: frozenset[str] = frozenset()
         """Who is handed nothing over to."""
 
         tuning = tuning or Tuning()
         store.begin()
-        self._journal = Journal(store, tuning.cache_bytes)
+        journal = Journal(store, tuning.cache_bytes)
         self._standing = Standing(store, founders.voters.keys() - {name})
-        term, vote = self._journal.hard()
-        applied_index, _ = self._journal.applied()
-        if applied_index > self._journal.last_index:
-            raise BrokenInvariantError(f"entry {applied_index} was applied but is not in the journal")
-        self._memberships = Memberships(store, self._journal, applied_index, founders)
+        memberships = Memberships(store, journal, journal.applied_index, founders)
         self.data = (store.meta(_DATA_META) or self._rng.getrandbits(64).to_bytes(8)).hex()
         """A number made with the store: tells it from another one under the same name."""
         store.set_meta(_DATA_META, bytes.fromhex(self.data))
         store.commit()
-        self._durable_index, self._durable_applied_index = self._journal.last_index, applied_index
-        self._outgoing, self._incoming = Outgoing(store, tuning), Incoming(store)
-
+        journal.synced()
+        self._replication = Replication(journal, Outgoing(store, tuning), tuning, send=send, stamp=stamp)
+        self._handover, self._incoming = Handover(), Incoming(store)
         self._connected: set[str] = set()
-        self._followers: dict[str, Follower] = {}
-        self._transfer: _Transfer | None = None
-        self._proposed: deque[int] = deque()
-
         self._is_adopted, self.is_removed = adopted is not None, bool(store.meta(REMOVED_META))
         self._unsaved: dict[str, bytes] = {}
-        self._nodes: dict[str, Node] = {}
-        self._voting = frozenset(self.membership.voters)
 
-        # NB: the stock constructor reads every property of this class, so what they stand on must be there by now.
-        super().__init__(name, self._other_voters(), monotonic, tuning)
-        self._SyncObj__raftLog = self._journal
-        self._SyncObj__raftCurrentTerm = max(term, self._journal.last_term)
-        self._SyncObj__votedForNodeId = vote if term == self.term else None
-        self._SyncObj__raftCommitIndex = self._SyncObj__raftLastApplied = applied_index
+        super().__init__(name, journal, memberships, monotonic, tuning, apply=apply, marked=marked)
         self._begin_elections(monotonic(), alone=self._voting == {name})
 
     # --- what the caller sees -----------------------------------------------------------------------------------------
-
-    @property
-    def last_index(self) -> int:
-        """Index of the last entry of the journal."""
-        return self._journal.last_index
 
     @property
     def born(self) -> bool:
@@ -186,24 +155,9 @@ class Engine(Elections):
         return self._standing.is_lost
 
     @property
-    def durable_index(self) -> int:
-        """Index of the last entry that a crash would not take away."""
-        return self._durable_index
-
-    @property
-    def first_index(self) -> int:
-        """Index of the first entry that can still be replicated."""
-        return self._journal.first_index
-
-    @property
-    def journal_bytes(self) -> int:
-        """Payload bytes that this engine has added to the journal and that are still in it."""
-        return self._journal.bytes
-
-    @property
     def may_propose(self) -> bool:
         """Whether `propose` would take a proposal: as leader, unless it is handing over."""
-        return self.is_leader and self._transfer is None
+        return self.is_leader and not self._handover.is_under_way
 
     @property
     def has_quorum(self) -> bool:
@@ -223,34 +177,18 @@ class Engine(Elections):
     def held_index(self, name: str) -> int | None:
         """As leader: up to where `name` is known to hold the log."""
         if name == self.name and self.is_leader:
-            return self._durable_index
-        follower = self._followers.get(name)
+            return self.durable_index
+        follower = self._replication.followers.get(name)
         return follower.match_index if follower is not None else None
 
     def copy_percent(self, name: str) -> int | None:
         """As leader: how much `name` has taken of the copy that it is being sent, if it is."""
-        return self._outgoing.percent(name)
-
-    @property
-    def membership(self) -> Membership:
-        """The membership in force: the last one in the journal, committed or not."""
-        return self._memberships.latest
-
-    @property
-    def memberships(self) -> Memberships:
-        """The applied membership, and those that may follow it."""
-        return self._memberships
+        return self._replication.copies.percent(name)
 
     @property
     def snapshot_trouble(self) -> str | None:
         """Why the snapshot that this replica needs could not be had, or None."""
         return self._incoming.trouble
-
-    def has_applied_own_term(self) -> bool:
-        """Whether an entry of the present term is applied here. Until one is committed, its leader does not know all
-        that earlier ones have committed."""
-        # Not a property: the library reads every attribute while it is built, when nothing is applied yet.
-        return self._journal.term(self.applied_index) == self.term
 
     def next_wakeup(self) -> float:
         """Monotonic time in seconds at which `tick` must run even if nothing arrives."""
@@ -274,13 +212,11 @@ class Engine(Elections):
         if not self.is_leader or self.applied_index < self._SyncObj__noopIDx:
             return -inf
         others = len(self._voting) // 2
-        echoes = [follower.echo_s for name, follower in self._followers.items() if name in self._voting]
-        return sorted(echoes, reverse=True)[others - 1] if others else self._monotonic()
+        return self._replication.echoed_s(self._voting, others) if others else self._monotonic()
 
     def confirm(self) -> None:
         """Send a heartbeat to everyone with the next `replicate`, so that `confirmed_since` moves on."""
-        for follower in self._followers.values():
-            follower.heartbeat_due = True
+        self._replication.confirm()
 
     # --- what the caller does -----------------------------------------------------------------------------------------
 
@@ -291,9 +227,7 @@ class Engine(Elections):
         """
         self._connected.add(node)
         self._standing.connected(node, born)
-        if node in self._followers:
-            self._followers[node].restart(self.last_index + 1)
-            self._outgoing.leave(node)
+        self._replication.connected(node)
         if self.leader is None:
             self._hurry()
 
@@ -301,7 +235,7 @@ class Engine(Elections):
         """The connection to `node` is gone. If it led, an election begins almost at once."""
         self._connected.discard(node)
         self._standing.disconnected(node)
-        self._outgoing.leave(node)
+        self._replication.disconnected(node)
         if self.leader == node:
             self._SyncObj__raftLeader = None
             self._incoming.abandon()
@@ -339,9 +273,7 @@ class Engine(Elections):
             case PieceTaken() if message.term == self.term and self.is_leader:
                 if message.unfit:
                     self._doubted()
-                index = self._outgoing.taken(node, message, self._monotonic())
-                if index is not None and node in self._followers:
-                    self._followers[node].restart(index + 1)
+                self._replication.taken(node, message, self._monotonic())
 
     def tick(self) -> None:
         """Let time pass: begin an election, commit and apply what is due, compact. Raises what `apply` raises."""
@@ -358,7 +290,6 @@ class Engine(Elections):
             raise NotLeaderError(f"{self.name} does not take proposals: the leader is {self.leader}")
         index = self.last_index + 1
         self._append(index, self.term, payload)
-        self._proposed.append(index)
         return index
 
     def change(self, membership: Membership) -> int:
@@ -374,22 +305,14 @@ class Engine(Elections):
             raise BrokenInvariantError(f"from {self.membership} to {membership} is more than one step for {self.name}")
         if not self.may_change:
             raise ChangeRefusedError("change_under_way", "another change of the membership is under way")
-        sound = self.sound & membership.voters.keys()
-        if 2 * len(sound) <= len(membership.voters) and not membership.voters.keys() >= self._voting:
-            raise ChangeRefusedError(
-                "no_majority_left",
-                f"of the voters that would be left, {', '.join(membership.voters)}, only {', '.join(sorted(sound))} "
-                "can be counted on now, which is no majority",
-            )
+        check_majority_left(self.membership, membership, self.sound)
         return self.propose(encode_membership(membership))
 
     @property
     def sound(self) -> set[str]:
         """As leader: itself, and those that are connected, have answered lately, and whose word counts."""
-        since_s = self._monotonic() - self._tuning.election_min_s
-        return {self.name} | {
-            name for name in self._connected & self._followers.keys() if self._followers[name].echo_s > since_s
-        }
+        since_s, followers = self._monotonic() - self._tuning.election_min_s, self._replication.followers
+        return {self.name} | {name for name in self._connected & followers.keys() if followers[name].echo_s > since_s}
 
     @property
     def may_change(self) -> bool:
@@ -402,17 +325,12 @@ class Engine(Elections):
 
     def replicate(self) -> None:
         """As leader, send every follower what it lacks, as far as its window allows, and heartbeats where due."""
-        if not self.is_leader:
-            return
-        now_s = self._monotonic()
-        for name, follower in self._followers.items():
-            if name in self._connected:
-                self._replicate(name, follower, now_s)
-        self._outgoing.expire(now_s)
+        if self.is_leader:
+            self._replication.replicate(self._connected, self.commit_index, self._monotonic())
 
     def synced(self) -> None:
         """The store has committed. Raises `ReinstalledError` if a snapshot has taken its place."""
-        self._durable_index, self._durable_applied_index = self.last_index, self.applied_index
+        self._journal.synced()
         told, is_installed = self._incoming.step(self.commit_index, self._monotonic())
         if told is not None and self.leader is not None:
             self._send(self.leader, told)
@@ -424,8 +342,8 @@ class Engine(Elections):
 
         No proposals are taken while it is tried, for `transfer_s` at most.
         """
-        if self.is_leader and self._voting != {self.name} and self._transfer is None:
-            self._transfer = _Transfer(to, self._monotonic() + self._tuning.transfer_s)
+        if self.may_propose and self._voting != {self.name}:
+            self._handover.begin(to, self._monotonic() + self._tuning.transfer_s)
 
     def adopt(self, cluster: str) -> None:
         """This blank replica belongs to `cluster` from now on: the next tick remembers it with all that it brings."""
@@ -464,33 +382,6 @@ class Engine(Elections):
                 self._append(index, term, payload)
                 self._standing.appended()
             index += 1
-
-    def _append(self, index: int, term: int, payload: bytes) -> None:
-        self._journal.append(index, term, payload)
-        if self._memberships.appended(index, payload):
-            self._reconfigure()
-
-    def _differs(self, index: int, term: int) -> bool:
-        """Whether the leader's entry at `index` is not here. What is committed here must be the same there."""
-        if index < self._journal.first_index:
-            return False
-        if index <= self.last_index and self._journal.term(index) == term:
-            return False
-        if index <= self.commit_index:
-            raise BrokenInvariantError(f"entry {index} is committed, but the leader has another one of term {term}")
-        return True
-
-    def _truncate(self, index: int) -> None:
-        self._journal.truncate(index)
-        self._durable_index = min(self._durable_index, index - 1)
-        while self._proposed and self._proposed[-1] >= index:
-            self._dropped(self._proposed.pop())
-        if self._memberships.truncated(index):
-            self._reconfigure()
-
-    def _advance_commit(self, leader_commit_index: int, verified_index: int) -> None:
-        """Commit what the leader has committed, as far as this message has shown that it is the same here."""
-        self._SyncObj__raftCommitIndex = max(self.commit_index, min(leader_commit_index, verified_index))
 
     def _answer(self, peer: Node, message: Append, *, ok: bool, match_index: int = 0) -> None:
         answer = Appended(
@@ -532,8 +423,7 @@ class Engine(Elections):
     # --- leading ------------------------------------------------------------------------------------------------------
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
-        others = self.membership.members.keys() - {self.name}
-        self._followers = {name: Follower(self.last_index + 1) for name in sorted(others)}
+        self._replication.begin(self.term, self.membership.members.keys() - {self.name})
         self._SyncObj__raftMatchIndex: dict[Node, int] = {}
         super()._SyncObj__onBecomeLeader()
         self.election_steps["won"] += 1
@@ -544,39 +434,6 @@ class Engine(Elections):
         self._SyncObj__newAppendEntriesTime = self._monotonic() + self._tuning.heartbeat_s
         self.confirm()
 
-    def _replicate(self, name: str, follower: Follower, now_s: float) -> None:
-        tuning = self._tuning
-        if follower.is_stalled(now_s, tuning.resend_s):
-            follower.resend()  # perhaps to what is compacted by now
-        if follower.next_index <= self._journal.first_index:
-            for piece in self._outgoing.pieces(name, self.term, self._durable_applied_index, now_s):
-                self._send(name, piece)
-            if follower.heartbeat_due:
-                self._send_append(name, follower, 0, [], now_s)
-            return
-        next_index = follower.next_index
-        while next_index <= self.last_index and follower.has_room(tuning.window_messages, tuning.window_bytes):
-            entries: list[tuple[int, bytes]] = []
-            payload_bytes, prev_index = 0, next_index - 1
-            while next_index <= self.last_index and len(entries) < tuning.batch_entries:
-                entry = self._journal.entry(next_index)
-                if entries and payload_bytes + len(entry.payload) > tuning.batch_bytes:
-                    break
-                entries.append((entry.term, entry.payload))
-                payload_bytes += len(entry.payload)
-                next_index += 1
-            self._send_append(name, follower, prev_index, entries, now_s)
-            follower.entries_sent(next_index - 1, payload_bytes, now_s)
-        if follower.heartbeat_due:
-            self._send_append(name, follower, follower.next_index - 1, [], now_s)
-
-    def _send_append(
-        self, name: str, follower: Follower, prev_index: int, entries: list[tuple[int, bytes]], now_s: float
-    ) -> None:
-        follower.heartbeat_due = False
-        prev_term = self._journal.term(prev_index)
-        self._send(name, Append(self.term, prev_index, prev_term, entries, self.commit_index, self._stamp(), now_s))
-
     def _on_appended(self, peer: Node, message: Appended) -> None:
         if message.term > self.term:
             self._adopt(message.term)
@@ -584,7 +441,7 @@ class Engine(Elections):
             return
         if message.match_index > self.last_index:
             raise BrokenInvariantError(f"{peer.id} acknowledges entry {message.match_index} of {self.last_index}")
-        follower = self._followers.get(peer.id)
+        follower = self._replication.followers.get(peer.id)
         if follower is None:
             return  # it was removed
         if message.ok:
@@ -617,47 +474,34 @@ class Engine(Elections):
             self._send(peer.id, Welcome(self.term))
 
     def _hand_over(self) -> None:
-        transfer, now_s = self._transfer, self._monotonic()
-        if transfer is None:
+        if not self._handover.is_under_way:
             return
-        if now_s > transfer.until_s:
-            self._transfer = None
-        elif not transfer.asked:
-            fit = self._connected & self._voting - self.shunned
-            able = [
-                (follower.match_index, name)
-                for name, follower in self._followers.items()
-                if name in fit and follower.echo_s > -inf and transfer.to in (None, name)
-            ]
-            match_index, name = max(able, default=(0, ""))
-            if match_index == self.last_index:
-                transfer.asked = True
-                self._send(name, TimeoutNow(self.term))
+        fit = self._connected & self._voting - self.shunned
+        able = {
+            name: follower.match_index
+            for name, follower in self._replication.followers.items()
+            if name in fit and follower.echo_s > -inf
+        }
+        heir = self._handover.heir(able, self.last_index, self._monotonic())
+        if heir is not None:
+            self._send(heir, TimeoutNow(self.term))
 
     def _promote(self) -> None:
         """As leader, make a voter of a learner that holds everything and whose word counts."""
         if not (self.membership.learners and self.is_leader and self.may_change):
             return
         for name in self.membership.learners:
-            if name in self._connected and self._followers[name].is_level:
+            if name in self._connected and self._replication.followers[name].is_level:
                 self.change(self.membership.with_voter(name))
                 return
 
     def _reconfigure(self) -> None:
-        """Another membership is in force."""
-        self._voting = frozenset(self.membership.voters)
-        self._SyncObj__otherNodes = self._other_voters()
+        super()._reconfigure()
         if not self.is_leader:
             return
+        self._replication.reconfigure([name for name in self.membership.members if name != self.name])
         matches = {}
-        for name in [*self._followers, *self.membership.members]:
-            if name == self.name:
-                continue
-            if name not in self.membership.members:
-                del self._followers[name]
-                self._outgoing.leave(name)
-                continue
-            follower = self._followers.setdefault(name, Follower(self.last_index + 1))
+        for name, follower in self._replication.followers.items():
             if name in self._voting:
                 node = self._node(name)
                 # A learner becomes a voter only while its word counts, and with it what it has acknowledged.
@@ -665,60 +509,11 @@ class Engine(Elections):
                 self._SyncObj__lastResponseTime.setdefault(node, self._monotonic())
         self._SyncObj__raftMatchIndex = matches
 
-    def _other_voters(self) -> set[Node]:
-        return {self._node(name) for name in self._voting if name != self.name}
-
-    def _node(self, name: str) -> Node:
-        """The stock code's word for a replica."""
-        return self._nodes.setdefault(name, Node(name))
-
     def _state_changed(self, old: int, new: int) -> None:
         if old == LEADER:
-            self._followers = {}
-            self._transfer = None
-            self._outgoing.close()
+            self._replication.end()
+            self._handover.end()
             self._SyncObj__raftElectionDeadline = self._monotonic() + self._timeout_s()
 
-    # --- committing and applying --------------------------------------------------------------------------------------
-
-    def _SyncObj__getEntries(  # noqa: N802
-        self, index: int, count: int | None = None, bytes_max: int | None = None
-    ) -> list[tuple[bytes, int, int]]:
-        """Only the commit rule asks, for one entry's term; it counts this node as having what it gets here."""
-        return [(b"", index, self._journal.term(index))] if index <= self._durable_index else []
-
-    def _can_commit(self) -> bool:
-        """Whether the next tick will commit something: an own entry became durable after others had it."""
-        if not self.is_leader:
-            return False
-        held = sorted((self._durable_index, *self._SyncObj__raftMatchIndex.values()), reverse=True)
-        index = min(held[len(self._voting) // 2], self._durable_index)
-        return bool(index > self.commit_index and index >= int(self._SyncObj__noopIDx))
-
-    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
-        index, payload_bytes = self.applied_index, 0
-        last = min(self.commit_index, index + self._tuning.apply_entries)
-        if index == last:
-            return False
-        while index < last and payload_bytes < self._tuning.apply_bytes:
-            index += 1
-            entry = self._journal.entry(index)
-            payload_bytes += len(entry.payload)
-            if entry.payload[0] == ENTRY_KIND:
-                self._apply(index, entry.term, entry.payload)
-            elif entry.payload[0] == MEMBERSHIP_KIND:
-                self._memberships.apply(index, entry.payload)
-            self._SyncObj__raftLastApplied = index
-            if entry.payload[0] == MARK_KIND:
-                self._marked(index, entry.payload)
-                break
-        self._journal.set_applied(index, entry.term)
-        while self._proposed and self._proposed[0] <= index:
-            self._proposed.popleft()
-        return False
-
-    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
-        # What is applied but not yet durable stays: a copy made in this tick ends before it.
-        limit = self._durable_applied_index if self._outgoing.floor is None else self._outgoing.floor
-        tuning = self._tuning
-        self._journal.compact(limit, tuning.journal_keep_entries, tuning.journal_keep_bytes, tuning.compact_steps)
+    def _copy_floor(self) -> int | None:
+        return self._replication.copies.floor

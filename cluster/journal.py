@@ -44,11 +44,17 @@ class Journal:
         """Payload bytes added since the start that are still in the contiguous journal."""
         self.last_index = store.last_index
         self.last_term = 0
+        self.applied_index = 0
+        self.durable_index = self.durable_applied_index = 0
+        """Up to where a crash would take nothing away, of the entries and of what they have done."""
         if self.last_index == 0:
             self.append(1, 0, bytes((NO_OP,)))
             self.set_applied(1, 0)
         else:
             self.last_term = self.term(self.last_index)
+            self.applied_index, _ = self.applied()
+            if self.applied_index > self.last_index:
+                raise BrokenInvariantError(f"entry {self.applied_index} was applied but is not in the journal")
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
@@ -90,6 +96,7 @@ class Journal:
                 self.bytes -= self._sizes.pop()
         self.last_index = index - 1
         self.last_term = self.term(self.last_index)
+        self.durable_index = min(self.durable_index, self.last_index)
 
     def compact(self, limit: int, entries_max: int, bytes_max: int, steps_max: int) -> None:
         """Keep the last `entries_max` entries and `bytes_max` bytes of payload, and everything from `limit` on."""
@@ -128,7 +135,12 @@ class Journal:
 
     def set_applied(self, index: int, term: int) -> None:
         """Everything up to entry `index` has had its effect in this transaction or before."""
+        self.applied_index = index
         self._store.set_meta("applied", _APPLIED.pack(index, term))
+
+    def synced(self) -> None:
+        """The transaction is committed."""
+        self.durable_index, self.durable_applied_index = self.last_index, self.applied_index
 
     # --- what the consensus code calls, under its own names -----------------------------------------------------------
 

@@ -17,7 +17,7 @@ could each replace the other's uncommitted change by one of its own, with majori
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 
@@ -117,6 +117,20 @@ class Membership(msgspec.Struct, array_like=True, frozen=True):
         for name, taken in self.members.items():
             if taken == address:
                 raise ChangeRefusedError("address_in_use", f"{address} is the address of {name}")
+
+
+def check_majority_left(present: Membership, wanted: Membership, sound: Set[str]) -> None:
+    """Raise `ChangeRefusedError` when those who would be left to vote could not commit anything now, not even this.
+
+    `sound` are those who can be counted on.
+    """
+    sound &= wanted.voters.keys()
+    if 2 * len(sound) <= len(wanted.voters) and not wanted.voters.keys() >= present.voters.keys():
+        raise ChangeRefusedError(
+            "no_majority_left",
+            f"of the voters that would be left, {', '.join(wanted.voters)}, only {', '.join(sorted(sound))} "
+            "can be counted on now, which is no majority",
+        )
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -1,16 +1,23 @@
-"""What a leader knows about one follower, and how much it may send it next.
+"""Replication: what a leader knows about each follower, and what it sends it next.
 
 A follower is *probed* until one message has shown where its journal agrees with the leader's: one message at a time.
 Then it is *streamed* to: many messages under way, bounded in number and bytes. A refusal, a new connection or a long
 silence leads back to probing. Messages and answers arrive in the order they were sent, on one connection at a time.
+Who lacks what is compacted gets a copy of the store (`cluster.snapshots`).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Container, Iterable, Set
 from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
+
+from cluster.journal import Journal
+from cluster.messages import Append, Message, PieceTaken
+from cluster.snapshots import Outgoing
+from cluster.tuning import Tuning
 
 
 class _Sent(NamedTuple):
@@ -105,3 +112,112 @@ class Follower:
         self.heartbeat_due = True
         self._sent.clear()
         self._sent_bytes = 0
+
+
+class Replication:
+    """Sends to all followers what they lack. There are none while this replica does not lead."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        copies: Outgoing,
+        tuning: Tuning,
+        *,
+        send: Callable[[str, Message], None],
+        stamp: Callable[[], int],
+    ) -> None:
+        """`stamp` is the cluster time that goes with every message."""
+        self._journal, self.copies, self._tuning = journal, copies, tuning
+        self._send, self._stamp = send, stamp
+        self._term = 0
+        self.followers: dict[str, Follower] = {}
+
+    def begin(self, term: int, others: Iterable[str]) -> None:
+        """This replica leads in `term`, and `others` follow."""
+        self._term = term
+        self.followers = {name: Follower(self._journal.last_index + 1) for name in sorted(others)}
+
+    def end(self) -> None:
+        """It does not lead any more."""
+        self.followers = {}
+        self.copies.close()
+
+    def reconfigure(self, others: list[str]) -> None:
+        """As leader: these follow now."""
+        for name in self.followers.keys() - set(others):
+            del self.followers[name]
+            self.copies.leave(name)
+        for name in others:
+            self.followers.setdefault(name, Follower(self._journal.last_index + 1))
+
+    def connected(self, node: str) -> None:
+        """A connection to `node` stands, and whatever was under way on an earlier one is lost."""
+        if node in self.followers:
+            self.followers[node].restart(self._journal.last_index + 1)
+            self.copies.leave(node)
+
+    def disconnected(self, node: str) -> None:
+        """The connection to `node` is gone."""
+        self.copies.leave(node)
+
+    def taken(self, node: str, answer: PieceTaken, now_s: float) -> None:
+        """`node` has answered a piece of a copy. When it has the whole, what follows is sent to it."""
+        index = self.copies.taken(node, answer, now_s)
+        if index is not None and node in self.followers:
+            self.followers[node].restart(index + 1)
+
+    def confirm(self) -> None:
+        """Send a heartbeat to everyone with the next `replicate`."""
+        for follower in self.followers.values():
+            follower.heartbeat_due = True
+
+    def echoed_s(self, voting: Container[str], count: int) -> float:
+        """The latest time (monotonic seconds) since which so many of `voting` have known no other leader."""
+        echoes = [follower.echo_s for name, follower in self.followers.items() if name in voting]
+        return sorted(echoes, reverse=True)[count - 1]
+
+    def replicate(self, connected: Set[str], commit_index: int, now_s: float) -> None:
+        """Send every follower that is reached what it lacks, as far as its window allows, and heartbeats where due."""
+        for name, follower in self.followers.items():
+            if name in connected:
+                self._replicate(name, follower, commit_index, now_s)
+        self.copies.expire(now_s)
+
+    def _replicate(self, name: str, follower: Follower, commit_index: int, now_s: float) -> None:
+        journal, tuning = self._journal, self._tuning
+        if follower.is_stalled(now_s, tuning.resend_s):
+            follower.resend()  # perhaps to what is compacted by now
+        if follower.next_index <= journal.first_index:
+            for piece in self.copies.pieces(name, self._term, journal.durable_applied_index, now_s):
+                self._send(name, piece)
+            if follower.heartbeat_due:
+                self._append(name, follower, 0, [], commit_index, now_s)
+            return
+        next_index = follower.next_index
+        while next_index <= journal.last_index and follower.has_room(tuning.window_messages, tuning.window_bytes):
+            entries: list[tuple[int, bytes]] = []
+            payload_bytes, prev_index = 0, next_index - 1
+            while next_index <= journal.last_index and len(entries) < tuning.batch_entries:
+                entry = journal.entry(next_index)
+                if entries and payload_bytes + len(entry.payload) > tuning.batch_bytes:
+                    break
+                entries.append((entry.term, entry.payload))
+                payload_bytes += len(entry.payload)
+                next_index += 1
+            self._append(name, follower, prev_index, entries, commit_index, now_s)
+            follower.entries_sent(next_index - 1, payload_bytes, now_s)
+        if follower.heartbeat_due:
+            self._append(name, follower, follower.next_index - 1, [], commit_index, now_s)
+
+    def _append(
+        self,
+        name: str,
+        follower: Follower,
+        prev_index: int,
+        entries: list[tuple[int, bytes]],
+        commit_index: int,
+        now_s: float,
+    ) -> None:
+        follower.heartbeat_due = False
+        prev_term = self._journal.term(prev_index)
+        self._send(name, Append(self._term, prev_index, prev_term, entries, commit_index, self._stamp(), now_s))

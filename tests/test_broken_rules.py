@@ -72,13 +72,18 @@ def test_what_a_class_of_its_own_replaces_is_there(kind: type) -> None:
 @pytest.mark.parametrize("kind", sorted(ENGINES, key=lambda kind: kind.__name__))
 def test_what_a_broken_engine_reads_or_sets_of_itself_is_there(kind: type) -> None:
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
-    named = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
-    }
+    chains = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     engine = Bench().engine
-    assert [name for name in sorted(named) if not hasattr(engine, name)] == []
+    assert [chain for chain in sorted(chains) if chain.startswith("self.") and not has(engine, chain)] == []
+
+
+def has(thing: object, chain: str) -> bool:
+    """Whether `chain`, a name with attributes, can be followed from `thing`."""
+    for name in chain.split(".")[1:]:
+        if not hasattr(thing, name):
+            return False
+        thing = getattr(thing, name)
+    return True
 
 
 def places() -> Iterator[Any]:

@@ -29,7 +29,6 @@ class Bench:
         self.now_s = 1000.0
         self.sent: list[tuple[str, Message]] = []
         self.applied: list[tuple[int, int, str]] = []
-        self.dropped: list[int] = []
         self.heard: list[tuple[str, int, int, bool]] = []
         self.engine = Engine(
             "a",
@@ -40,7 +39,6 @@ class Bench:
             monotonic=lambda: self.now_s,
             rng=random.Random(1),
             tuning=tuning,
-            on_dropped=self.dropped.append,
             heard=lambda node, wall_ms, clock_ms, room_ok: self.heard.append((node, wall_ms, clock_ms, room_ok)),
         )
 

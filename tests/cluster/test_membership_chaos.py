@@ -206,8 +206,8 @@ class Blind(Engine):
 
     def _on_appended(self, peer: Any, message: Any) -> None:
         super()._on_appended(peer, message)
-        if peer.id in self._followers:
-            self._followers[peer.id].is_level = True
+        if peer.id in self._replication.followers:
+            self._replication.followers[peer.id].is_level = True
 
 
 @pytest.mark.parametrize("first", range(0, 8, 4))

@@ -44,10 +44,10 @@ class ForgetsThatItForgot(Engine):
         self._standing.may_vote = lambda: True
 
     def _answer(self, peer: Any, message: Append, **kwargs: Any) -> None:
-        standing = self._standing
-        known, standing._value = standing._value, standing._value or b"0"
+        known = self._standing._value
+        self._standing._value = known or b"0"
         super()._answer(peer, message, **kwargs)
-        standing._value = known
+        self._standing._value = known
 
 
 class AnswersAlone(Engine):
@@ -72,16 +72,17 @@ class CompactsWhatIsNotDurable(Engine):
     """Compacts up to what it has applied in a transaction that is still open."""
 
     def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
-        self._durable_applied_index, durable = self.applied_index, self._durable_applied_index
+        durable = self._journal.durable_applied_index
+        self._journal.durable_applied_index = self.applied_index
         super()._SyncObj__tryLogCompaction()
-        self._durable_applied_index = durable
+        self._journal.durable_applied_index = durable
 
 
 class CountsItselfTooSoon(Engine):
     """A leader counts its own copy of an entry before that is durable."""
 
     def propose(self, payload: bytes) -> int:
-        index = self._durable_index = super().propose(payload)
+        index = self._journal.durable_index = super().propose(payload)
         return index
 
 

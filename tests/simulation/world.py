@@ -49,7 +49,6 @@ class Node:
     notices: list[Callable[[Engine], None]] = field(default_factory=list)
     proposals: list[bytes] = field(default_factory=list)
     waiting: dict[int, tuple[int, bytes]] = field(default_factory=dict)
-    dropped: list[int] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     wakeup_s: float = inf
     was_leader_in: int = 0
@@ -149,7 +148,7 @@ class World:
 
     def _build(self, node: Node) -> None:
         node.inbox, node.notices, node.proposals, node.reads = [], [], [], []
-        node.waiting, node.dropped, node.busy, node.wakeup_s = {}, [], False, inf
+        node.waiting, node.busy, node.wakeup_s = {}, False, inf
         node.was_leader_in = 0
         self._outbox: list[tuple[str, Message]] = []
 
@@ -171,7 +170,6 @@ class World:
             monotonic=lambda: self.now_s,
             rng=random.Random(self.rng.getrandbits(64)),
             tuning=self.tuning,
-            on_dropped=lambda index: node.dropped.append(index),
         )
         node.seen_commit = node.engine.commit_index
         self._wake(node, 0.0)
