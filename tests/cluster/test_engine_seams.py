@@ -141,3 +141,18 @@ def test_entries_that_left_the_cache_are_read_from_the_store() -> None:
     assert journal.entry(5).term == 9
     with pytest.raises(BrokenInvariantError, match="entry 9 is needed"):
         journal.entry(9)
+
+
+def test_what_was_truncated_is_durable_again_only_when_its_successor_is() -> None:
+    store = MemoryStore()
+    store.begin()
+    journal = Journal(store, 1000)
+    for index in range(2, 6):
+        journal.append(index, 1, b"\0")
+    assert journal.durable_index == 0
+    journal.synced()
+    journal.truncate(4)
+    journal.append(4, 2, b"\0")
+    assert (journal.last_index, journal.durable_index) == (4, 3)
+    journal.synced()
+    assert (journal.durable_index, journal.durable_applied_index) == (4, 1)
