@@ -348,12 +348,9 @@ async def receive(request: web.Request) -> web.Response:
     wanted = read_selector(request, wish.filter, wish.filter_on)
     operation = Receive(name, wish.max, lease_ms, new_token(), wait_ms, wish.consumer, wanted, wish.filter_on)
     reply = await request.config_dict[DRAIN].poll(operation, lambda asked: submit(request, asked))
-    document: dict[str, Any] = {"messages": []}
-    if reply is not None:
-        assert isinstance(reply.outcome, Received)
-        document["messages"] = delivered(reply.outcome, reply.block, raw=wants_msgpack(request))
-        document |= {"sifting": True} if reply.outcome.sifting else {}
-    return answer(request, document)
+    assert isinstance(reply.outcome, Received)
+    messages = delivered(reply.outcome, reply.block, raw=wants_msgpack(request))
+    return answer(request, {"messages": messages} | ({"sifting": True} if reply.outcome.sifting else {}))
 
 
 def new_token() -> int:

@@ -148,11 +148,12 @@ class Dispatcher:
                 hopeless.append(request)
         return hopeless
 
-    def cancel(self, session: int, seq: int) -> None:
-        """The consumer has gone."""
+    def cancel(self, session: int, seq: int) -> bool:
+        """The consumer has gone. Returns whether it waited in a line."""
         found = self._queues.get((session, seq))
         if found is not None:
             self._leave(*found)
+        return found is not None
 
     def forsake(self, gateway: object) -> None:
         """The gateway has gone, with all its consumers."""

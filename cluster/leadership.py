@@ -82,6 +82,12 @@ class Leadership:
             else:
                 self._pending.append(request)
 
+    def cancel(self, session: int, seq: int) -> None:
+        """A gateway does not wait for this receive any more: if it is not proposed by now, it never will be."""
+        if not self.receives.lines.cancel(session, seq):
+            self._reads.cancel(session, seq)
+            self._pending = deque(r for r in self._pending if (r.session, r.seq) != (session, seq))
+
     # --- the entry ----------------------------------------------------------------------------------------------------
 
     def propose(self, now_s: float) -> None:
@@ -164,7 +170,7 @@ class Leadership:
             return False
         elif find_queue(self._store, receive.queue) is None:
             self._outbox.reply(request, Refused(codes.QUEUE_NOT_FOUND))
-        elif self.receives.may_take(receive):
+        elif self.receives.may_take(receive) or self.receives.is_remembered(request):
             self._pending.append(request)
         elif receive.filter and self.receives.lines.is_claimed(receive.queue, receive.sieve):
             self.receives.park(request, receive)  # what was sifted meanwhile is another's, who may leave some

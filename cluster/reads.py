@@ -44,6 +44,10 @@ class Reads:
         """Requests that read."""
         self._waiting.extend(requests)
 
+    def cancel(self, session: int, seq: int) -> None:
+        """Nobody waits for this request any more."""
+        self._waiting = [r for r in self._waiting if (r.session, r.seq) != (session, seq)]
+
     def answer(self) -> None:
         """Answer those that may be, and have a majority asked for the others."""
         if not self._waiting:

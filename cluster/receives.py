@@ -61,7 +61,7 @@ class Receives:
 
     def must_wait(self, request: Request, receive: Receive, now_s: float) -> bool:
         """Let a receive wait if there is nothing for it now; else claim what there is."""
-        if self.may_take(receive) or self._is_remembered(request):
+        if self.may_take(receive) or self.is_remembered(request):
             self.lines.claim(receive.queue, receive.messages_max, receive.sieve)
             return False
         self.lines.park(receive.queue, request, max(self._deadline_s(request, receive), now_s))
@@ -104,7 +104,7 @@ class Receives:
             wait_ms = 0 if queue is None else queue.settings.wait_ms
         return request.arrived_s + wait_ms / 1000
 
-    def _is_remembered(self, request: Request) -> bool:
+    def is_remembered(self, request: Request) -> bool:
         """Whether it had its effect before, and is asked again."""
         if type(request.operation) is Keyed and queries.is_key_remembered(self._state, request.operation.key):
             return True

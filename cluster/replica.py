@@ -185,7 +185,7 @@ class Replica:
     def cancel(self, session: int, seq: int) -> None:
         """A gateway does not wait for this receive any more."""
         if self._leadership is not None:
-            self._leadership.receives.lines.cancel(session, seq)
+            self._leadership.cancel(session, seq)
 
     def change(self, gateway: object, question: AskChange) -> bool:
         """A gateway wants another membership. False: this replica does not lead, and has dropped it."""

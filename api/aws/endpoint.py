@@ -33,7 +33,7 @@ from api.rest import CLIENT, under_key
 from api.rights import Grant
 from cluster.client import ClusterTrouble, Reply
 from storage import codes
-from storage.operations import Keyed, Operation, Receive, Received, Refused
+from storage.operations import Keyed, Operation, Receive, Refused
 
 FORM = "application/x-www-form-urlencoded"
 ACTION = web.RequestKey("action", str)
@@ -200,8 +200,7 @@ def _submit(request: web.Request, grant: Grant, service: str, action: str) -> Su
         return await client.submit(named(operation), block, timeout_ms=timeout_ms)
 
     async def receive(operation: Receive, named: Callable[[Receive], Operation]) -> Reply:
-        reply = await drain.poll(operation, lambda asked: client.submit(named(asked), timeout_ms=timeout_ms))
-        return Reply(Received(operation.token, 0, []), memoryview(b"")) if reply is None else reply
+        return await drain.poll(operation, lambda asked: client.submit(named(asked), timeout_ms=timeout_ms))
 
     return submit
 

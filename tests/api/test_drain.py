@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.client import Reply
+from cluster.client import ClusterTrouble, Reply
 from storage.operations import GetQueue, Operation, Receive
 from tests.api.asking import ask, send
 from tests.api.fake_client import FakeClient, Gateway, gateway
@@ -16,6 +16,7 @@ from tests.api.test_server import PATIENCE_S, connected, until_closed
 HEAD = (
     b"POST /v1/queues/jobs/receive HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n"
 )
+KEY = '"8e03978e-40d5-43e8-bc93-6894a57f9324"'
 LONG_POLL = HEAD + b'{"wait_ms":20000}'
 
 
@@ -65,6 +66,41 @@ async def test_a_long_poll_is_answered_empty_at_once(node: Gateway) -> None:
         assert b"Connection: close" in answer
         assert answer.endswith(b'{"messages":[]}')
         await stopping
+
+
+async def test_a_long_poll_that_had_taken_something_under_its_key_gets_it(
+    node: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is still on its way when the gateway is told to stop."""
+    submit, asked = node.client.submit, asyncio.Event()
+
+    async def slow(operation: Operation, block: bytes = b"", *, timeout_ms: int) -> Reply:
+        reply = await submit(operation, block, timeout_ms=timeout_ms)
+        if not asked.is_set():
+            asked.set()
+            await asyncio.Event().wait()
+        return reply
+
+    await send(node, "jobs", "a")
+    monkeypatch.setattr(node.client, "submit", slow)
+    polling = asyncio.create_task(
+        node.http.post("/v1/queues/jobs/receive", json={"wait_ms": 20000}, headers={"Idempotency-Key": KEY})
+    )
+    await asked.wait()
+    stopping = asyncio.create_task(node.stop())
+    async with await polling as answer:
+        assert [message["body"] for message in (await answer.json())["messages"]] == ["a"]
+    await stopping
+
+
+async def test_a_long_poll_whose_cluster_has_gone_is_not_told_that_nothing_is_there(node: Gateway) -> None:
+    polling = asyncio.create_task(node.http.post("/v1/queues/jobs/receive", json={"wait_ms": 20000}))
+    await node.client.waiting.wait()
+    node.client.fails_with = ClusterTrouble("not_done", "this node does not reach a majority of the cluster")
+    stopping = asyncio.create_task(node.stop())
+    async with await polling as answer:
+        assert (answer.status, (await answer.json())["outcome"]) == (503, "unknown")
+    await stopping
 
 
 async def test_an_idle_connection_may_be_used_once_more(node: Gateway) -> None:

@@ -20,6 +20,8 @@ from tests.chaos.load import Habits, Load
 from tests.processes.nodes import POLL_S, eventually
 
 VERDICT = "verdict.json"
+HISTORY = "history.json"
+"""What everybody saw, kept of a run that failed."""
 PAIR_CHANCE = 0.3
 """How often a second fault of another layer goes on at the same time."""
 CALM_S = (0.5, 3.0)
@@ -124,6 +126,8 @@ class Run:
                 violations.append(f"liveness: {error}")
             violations += [f"node: {trouble}" for trouble in fleet.trouble + fleet.defects()]
         found = check(load.history, drained=is_drained)
+        if violations or found.violations:
+            (self.directory / HISTORY).write_bytes(msgspec.json.encode(load.history))
         self._first_writes(load.history)
         return self._verdict(found, violations, load.history, time.monotonic() - began_s)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from storage.block import encode_block
-from storage.operations import Ack, Claim, PutQueue, Receive, Received, Refused, Send, Settled
+from storage.operations import Ack, Claim, Keyed, PutQueue, Receive, Received, Refused, Send, Settled
 from storage.party_operations import GetParty, ListParties, PartyList, PutParty
 from storage.settings import QueueSettings, Rate
 from tests.cluster.trio import Trio
@@ -16,7 +16,8 @@ def ready(settings: QueueSettings, messages: int) -> Trio:
     trio.start()
     trio.run(1.0)
     trio.do(PutQueue("q", settings))
-    trio.do(Send("q", messages), encode_block([(b"x", b"")] * messages))
+    if messages:
+        trio.do(Send("q", messages), encode_block([(b"x", b"")] * messages))
     return trio
 
 
@@ -109,3 +110,33 @@ def test_a_queue_without_leases_gives_its_messages_again_and_again() -> None:
         attempts += [delivery.attempt for delivery in outcome.deliveries]
         trio.run(0.1)
     assert attempts == [1, 2, 3]
+
+
+def keyed(token: int, wait_ms: int) -> Keyed:
+    return Keyed(bytes(16), bytes(16), Receive("q", 1, 0, token, wait_ms))
+
+
+def test_who_asks_again_under_its_key_while_the_first_is_under_way_gets_what_that_got() -> None:
+    """Nothing was ready when it asked again: the first had claimed it."""
+    trio = ready(QueueSettings(), 1)
+    first = trio.ask(keyed(5, WAIT_MS))
+    trio.replicas[trio.leader].tick()  # it is in the log, and not committed
+    again = trio.ask(keyed(5, 0))
+    trio.run(0.2)
+    outcome = trio.answer(again)
+    assert outcome == trio.answer(first)
+    assert isinstance(outcome, Received)
+    assert [delivery.message_id for delivery in outcome.deliveries] == [1]
+
+
+def test_a_receive_that_is_given_up_before_the_leader_has_seen_to_it_takes_nothing() -> None:
+    trio = ready(QueueSettings(), 0)
+    seq = trio.ask(Receive("q", 1, 0, 5, WAIT_MS))
+    trio.replicas[trio.leader].cancel(7, seq)
+    trio.run(0.2)
+    trio.do(Send("q", 1), encode_block([(b"x", b"")]))
+    trio.run(0.2)
+    assert trio.answer(seq) is None
+    outcome = trio.do(Receive("q", 1, 0, 6))
+    assert isinstance(outcome, Received)
+    assert [(delivery.message_id, delivery.attempt) for delivery in outcome.deliveries] == [(1, 1)]
