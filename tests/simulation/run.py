@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from storage import queries
 from storage.block import encode_block, parts
-from storage.operations import PutQueue, Receive, Received, Send, Sent
+from storage.operations import PutQueue, Receive, Received, Refused, Send, Sent
 from storage.settings import QueueSettings
 from tests.simulation.broken import SOUND, Variant
 from tests.simulation.clients import Client
@@ -169,6 +169,8 @@ class Run:
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         block = encode_block([(b"probe-%d-%d" % (self.probes, n), each) for n, each in enumerate(properties)])
         sent = await world.ask(name, Send(queue, len(properties)), block)
+        if isinstance(sent.outcome, Refused):
+            raise ClusterTrouble("not_done", sent.outcome.code)  # a disk was full, and is not measured again yet
         sent_s = self.now_s
         received = await waiting
         assert isinstance(sent.outcome, Sent)
