@@ -231,8 +231,8 @@ def _check_queue(sendings: list[Sending], receivings: list[Receiving], found: Fi
     for deliveries in messages.values():
         deliveries.sort(key=lambda delivery: (delivery.attempt, delivery.received_s))
         unseen += _check_message(deliveries, found)
+    unseen -= _check_unseen(sendings, kinds, messages, receivings, found)
     _explain_unseen(receivings, unseen, found)
-    _check_unseen(sendings, kinds, messages, receivings, found)
     _check_order_of_sends(sendings, found)
     _check_filters(kinds, receivings, found)
     if any(sending.group for sending in sendings):
@@ -318,8 +318,12 @@ def _check_unseen(
     messages: dict[int, list[Delivery]],
     receivings: list[Receiving],
     found: Findings,
-) -> None:
-    """A delivery that nobody saw is that of a receive of its own, which wanted the message, and its lease lasted."""
+) -> int:
+    """A delivery that nobody saw is that of a receive of its own, which wanted the message, and its lease lasted.
+
+    Returns how many are not.
+    """
+    unexplained = 0
     asked_s = {body: sending.asked_s for sending in sendings for body in sending.bodies}
     unsure_s = {
         kind: sorted(each.asked_s for each in receivings if each.is_unsure and each.wants(kind))
@@ -334,8 +338,11 @@ def _check_unseen(
             if unseen > 0 and delivery.received_s < ready_s + unseen * leased_s:
                 found.violations.append(f"a lease that nobody saw ended early: {_told(delivery)}")
             elif unseen > asked:
+                unexplained += unseen - asked
                 found.violations.append(f"unexplained: {_told(delivery)}, {unseen} of them by {asked} lost receives")
             attempt, ready_s = delivery.attempt, delivery.returns_s
+    found.unexplained += unexplained
+    return unexplained
 
 
 def _violate(found: Findings, name: str, earlier: Delivery, later: Delivery) -> None:
