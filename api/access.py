@@ -32,7 +32,8 @@ from api.rights import NAMED, ROUTES, TOLD_BY_THE_NODE, AccessKey, Grant, Need, 
 from api.sealing import SealError, SealFile
 from cluster.client import Client, ClusterTrouble
 from storage import records
-from storage.operations import AccessKeyList, ListAccessKeys, Operation
+from storage.access_operations import AccessKeyList, ListAccessKeys
+from storage.operations import Operation
 
 SERVICE = "trimaran"
 """What requests of the native API are signed for, if they are."""

@@ -17,7 +17,7 @@ from api.rest import query, submit
 from api.times import read_time, timestamp
 from storage import history
 from storage.block import parts
-from storage.operations import AskWhy, CancelMessage, ChangeMessage, GetHistory, GetMessage, Page, Reasons, Told
+from storage.message_operations import AskWhy, CancelMessage, ChangeMessage, GetHistory, GetMessage, Page, Reasons, Told
 from storage.records import Event
 
 

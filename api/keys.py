@@ -18,8 +18,8 @@ from api.sealing import SealError
 from api.times import timestamp
 from storage import codes
 from storage.access import ADMIN, ALL_QUEUES, KEY_ID, is_pattern
+from storage.access_operations import AccessKeyList, AccessKeyMade, CreateAccessKey, ListAccessKeys, RevokeAccessKey
 from storage.limits import ACCESS_NOTE_BYTES_MAX, ACCESS_PATTERN_STARS_MAX, ACCESS_PATTERNS_MAX
-from storage.operations import AccessKeyList, AccessKeyMade, CreateAccessKey, ListAccessKeys, RevokeAccessKey
 from storage.records import AccessKey
 
 ID_PREFIX, ID_CHARACTERS = "TRI", 20

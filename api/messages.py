@@ -22,7 +22,8 @@ from api.request import Wish
 from api.times import timestamp
 from storage.block import Part
 from storage.limits import PROPERTIES_BYTES_MAX
-from storage.operations import Claim, Listed, Settled
+from storage.message_operations import Listed
+from storage.operations import Claim, Settled
 
 ATTRIBUTES_MAX = 64
 """Attributes of one message: they are labels, not a second body."""

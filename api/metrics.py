@@ -26,7 +26,7 @@ from api.request import SETTINGS
 from api.rest import CLIENT, look_here
 from cluster.client import Client, ClusterTrouble, Status
 from cluster.metrics import LATENCY_S, GatewayMetrics, Histogram, ProcessMetrics, ShardMetrics
-from storage.operations import ListQueues, QueueInfo, QueueList
+from storage.queue_operations import ListQueues, QueueInfo, QueueList
 
 QUEUES_MAX = 500
 """Queues that have numbers of their own: the first by name. More would make a scrape, and what stores it, too large."""

@@ -21,9 +21,7 @@ from storage.limits import (
     KEY_BYTES_MAX,
     PRIORITY_MAX,
 )
-from storage.operations import (
-    About,
-)
+from storage.message_operations import About
 from storage.options import (
     Options,
     Run,

@@ -56,27 +56,16 @@ from storage.limits import (
     REASON_BYTES_MAX,
     WAIT_MS_MAX,
 )
+from storage.message_operations import Browse, FindMessages, Page
 from storage.operations import (
     Ack,
-    Browse,
     Claim,
-    DeleteQueue,
     Delivery,
     Extend,
-    FindMessages,
-    GetQueue,
     Keyed,
-    ListQueues,
     Nack,
     Operation,
-    Page,
-    Purged,
-    PurgeQueue,
-    PutQueue,
     Query,
-    QueueInfo,
-    QueueList,
-    QueuePut,
     Receive,
     Received,
     Refused,
@@ -87,6 +76,17 @@ from storage.operations import (
     is_query,
 )
 from storage.options import Run
+from storage.queue_operations import (
+    DeleteQueue,
+    GetQueue,
+    ListQueues,
+    Purged,
+    PurgeQueue,
+    PutQueue,
+    QueueInfo,
+    QueueList,
+    QueuePut,
+)
 from storage.settings import LIMITS, QueueSettings, contradiction, malformed, out_of_range
 from storage.sift_operations import SelectorInfo
 

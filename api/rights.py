@@ -15,34 +15,19 @@ import msgspec
 
 from cluster.client import ClusterTrouble
 from storage.access import ADMIN, ALL_QUEUES, matches
-from storage.operations import (
-    Ack,
+from storage.access_operations import CreateAccessKey, ListAccessKeys, RevokeAccessKey
+from storage.message_operations import (
     AskWhy,
     Browse,
     CancelMessage,
     ChangeMessage,
-    CreateAccessKey,
-    DeleteQueue,
-    Extend,
     FindMessages,
-    Forget,
     GetHistory,
     GetMessage,
-    GetQueue,
-    Keyed,
-    ListAccessKeys,
-    ListQueues,
-    Nack,
-    Operation,
-    Pulse,
-    PurgeQueue,
-    PutQueue,
-    Receive,
-    RevokeAccessKey,
-    Send,
-    Transaction,
 )
+from storage.operations import Ack, Extend, Forget, Keyed, Nack, Operation, Pulse, Receive, Send, Transaction
 from storage.party_operations import DeleteParty, GetParty, ListParties, PutParty
+from storage.queue_operations import DeleteQueue, GetQueue, ListQueues, PurgeQueue, PutQueue
 from storage.redrive_operations import (
     CancelRedrive,
     GetRedrive,

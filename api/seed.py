@@ -14,7 +14,9 @@ from api.times import timestamp
 from cluster.client import Reply
 from storage.block import encode_block, parts
 from storage.limits import BATCH_MESSAGES_MAX
-from storage.operations import Ack, Browse, Operation, Page, PutQueue, Receive, Received, Send, Sent
+from storage.message_operations import Browse, Page
+from storage.operations import Ack, Operation, Receive, Received, Send, Sent
+from storage.queue_operations import PutQueue
 from storage.settings import QueueSettings
 
 QUEUE = "default"

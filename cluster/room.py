@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from storage.operations import Keyed, Operation, PutQueue, Send, Transaction
+from storage.operations import Keyed, Operation, Send, Transaction
+from storage.queue_operations import PutQueue
 from storage.redrive_operations import StartRedrive
 from storage.schedule_operations import PutSchedule
 from storage.topic_operations import Publish, PutSubscription, PutTopic

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from storage import record_keys, records
+from storage.access_operations import AccessKeyMade, CreateAccessKey, RevokeAccessKey
 from storage.codes import ACCESS_KEY_EXISTS, ACCESS_KEY_LIMIT, ACCESS_KEY_NOT_FOUND, FIRST_ADMIN, LAST_ADMIN
 from storage.limits import (
     ACCESS_KEYS_MAX,
@@ -17,7 +18,7 @@ from storage.limits import (
     ACCESS_PATTERNS_MAX,
     ACCESS_SEALED_BYTES_MAX,
 )
-from storage.operations import AccessKeyMade, CreateAccessKey, Done, Outcome, Refused, RevokeAccessKey
+from storage.operations import Done, Outcome, Refused
 from storage.records import Access, AccessKey
 from storage.turn import Turn
 

@@ -10,7 +10,8 @@ from storage import history
 from storage.block import table
 from storage.codes import MESSAGE_LEASED, MESSAGE_NOT_FOUND, PRIORITY_NOT_ALLOWED, QUEUE_NOT_FOUND
 from storage.dead_letters import NO_EXTRAS, rank_of
-from storage.operations import CancelMessage, ChangeMessage, Done, Outcome, Refused
+from storage.message_operations import CancelMessage, ChangeMessage
+from storage.operations import Done, Outcome, Refused
 from storage.records import Chunk, Queue, Segment
 from storage.segments import isolate, slice_blocks
 from storage.sifting import cut as cut_selected

@@ -31,6 +31,7 @@ from typing import NamedTuple
 import msgspec
 
 from storage import access, record_keys, records
+from storage.access_operations import CreateAccessKey, RevokeAccessKey
 from storage.addressing import cancel_message, change_message
 from storage.codes import (
     IDEMPOTENCY_MISMATCH,
@@ -64,13 +65,10 @@ from storage.limits import (
     TRANSACTION_MESSAGES_MAX,
     TRANSACTION_STEPS_MAX,
 )
+from storage.message_operations import CancelMessage, ChangeMessage
 from storage.operations import (
     Ack,
-    CancelMessage,
-    ChangeMessage,
     Claim,
-    CreateAccessKey,
-    DeleteQueue,
     Done,
     Extend,
     Forget,
@@ -80,12 +78,9 @@ from storage.operations import (
     Operation,
     Outcome,
     Pulse,
-    PurgeQueue,
-    PutQueue,
     Receive,
     Received,
     Refused,
-    RevokeAccessKey,
     Send,
     Transaction,
     decode_entry,
@@ -98,6 +93,7 @@ from storage.parties import delete_party, put_party
 from storage.party_operations import DeleteParty, PutParty
 from storage.publishing import delete_subscription, delete_topic, publish, put_subscription, put_topic
 from storage.pulse import pulse
+from storage.queue_operations import DeleteQueue, PurgeQueue, PutQueue
 from storage.queue_rules import delete_queue, purge_queue, put_queue
 from storage.receiving import receive
 from storage.records import KeyMemory

@@ -3,6 +3,9 @@
 An *operation* is proposed by the leader and applied by every replica; a *query* reads the leader's applied state and
 writes nothing. Both are answered by an *outcome*. A rule that says no answers `Refused`; it never raises.
 
+Here is what sends, receives and settles messages, the unions of all there is, and how it is encoded. The rest is in
+`storage.…_operations`, a file for each thing that it is about.
+
 One encoding serves the wire between gateway and shard and the entry in the Raft log, so that a shard proposes what it
 received without re-encoding it:
 
@@ -24,9 +27,33 @@ from typing import Literal, TypeGuard, get_args
 
 import msgspec
 
+from storage.access_operations import AccessKeyList, AccessKeyMade, CreateAccessKey, ListAccessKeys, RevokeAccessKey
+from storage.message_operations import (
+    About,
+    AskWhy,
+    Browse,
+    CancelMessage,
+    ChangeMessage,
+    FindMessages,
+    GetHistory,
+    GetMessage,
+    Page,
+    Reasons,
+    Told,
+)
 from storage.options import Run
 from storage.party_operations import DeleteParty, GetParty, ListParties, PartyList, PartyPut, PutParty
-from storage.records import AccessKey, Dead, Event
+from storage.queue_operations import (
+    DeleteQueue,
+    GetQueue,
+    ListQueues,
+    Purged,
+    PurgeQueue,
+    PutQueue,
+    QueueInfo,
+    QueueList,
+    QueuePut,
+)
 from storage.redrive_operations import (
     CancelRedrive,
     DeadGroups,
@@ -52,8 +79,7 @@ from storage.schedule_operations import (
     ScheduleList,
     SchedulePut,
 )
-from storage.settings import QueueSettings
-from storage.sift_operations import SelectorInfo, Sift
+from storage.sift_operations import Sift
 from storage.topic_operations import (
     DeleteSubscription,
     DeleteTopic,
@@ -88,30 +114,6 @@ class Claim(msgspec.Struct, array_like=True, frozen=True):
 
 
 # --- operations: proposed, logged, applied by every replica -----------------------------------------------------------
-
-
-class PutQueue(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """Create a queue, or replace its settings. → `QueuePut`.
-
-    only_new: refuse if there is one. instead_of: refuse unless there is one, with these settings.
-    """
-
-    queue: str
-    settings: QueueSettings
-    only_new: bool = False
-    instead_of: QueueSettings | None = None
-
-
-class DeleteQueue(msgspec.Struct, array_like=True, frozen=True, tag=2):
-    """Forget a queue and every message in it. → `Done`."""
-
-    queue: str
-
-
-class PurgeQueue(msgspec.Struct, array_like=True, frozen=True, tag=3):
-    """Forget every message in a queue, leased ones too. → `Purged`."""
-
-    queue: str
 
 
 class Send(msgspec.Struct, array_like=True, frozen=True, tag=4):
@@ -183,30 +185,6 @@ class Pulse(msgspec.Struct, array_like=True, frozen=True, tag=9):
     steps_max: int
 
 
-class ChangeMessage(msgspec.Struct, array_like=True, frozen=True, tag=12):
-    """Change a message that is not leased. → `Done`.
-
-    delay_ms, at_ms: deliver it so long from now, or then (-1: as it is; `delay_ms` 0: now). ttl_ms: keep it so long
-    from now, or from when it is due (-1: as it is; 0: as long as the queue says). priority: -1: as it is. properties:
-    None: as they are.
-    """
-
-    queue: str
-    message_id: int
-    delay_ms: int = -1
-    at_ms: int = -1
-    ttl_ms: int = -1
-    priority: int = -1
-    properties: bytes | None = None
-
-
-class CancelMessage(msgspec.Struct, array_like=True, frozen=True, tag=13):
-    """Forget one message, in whatever state. Who holds it finds its receipt stale. → `Done`."""
-
-    queue: str
-    message_id: int
-
-
 class Transaction(msgspec.Struct, array_like=True, frozen=True, tag=14):
     """All of `steps` or nothing. → `Committed`, or the `Refused` of the first `step` that cannot be done.
 
@@ -221,22 +199,6 @@ class Transaction(msgspec.Struct, array_like=True, frozen=True, tag=14):
 def messages_of(step: Send | Ack | Nack | Extend) -> int:
     """How many messages a step sends or settles."""
     return step.count if isinstance(step, Send) else sum(claim.count for claim in step.claims)
-
-
-class CreateAccessKey(msgspec.Struct, array_like=True, frozen=True, tag=26):
-    """A new access key. → `AccessKeyMade`. See `storage.records.AccessKey`."""
-
-    id: str
-    sealed: bytes
-    roles: list[str]
-    queues: list[str]
-    note: str = ""
-
-
-class RevokeAccessKey(msgspec.Struct, array_like=True, frozen=True, tag=27):
-    """An access key is none any more. → `Done`."""
-
-    id: str
 
 
 class Forget(msgspec.Struct, array_like=True, frozen=True, tag=10):
@@ -290,66 +252,6 @@ Change = Plain | Pulse | Forget | Keyed | Occur | StepRedrive | Sift
 
 
 # --- queries: answered by the leader from what it has applied ---------------------------------------------------------
-
-
-class GetQueue(msgspec.Struct, array_like=True, frozen=True, tag=32):
-    """One queue's settings and counts. → `QueueInfo`."""
-
-    queue: str
-
-
-class ListQueues(msgspec.Struct, array_like=True, frozen=True, tag=33):
-    """Up to `limit` queues named after `after`, by name. → `QueueList`.
-
-    patterns: only those that one of them is for (`storage.access.matches`); none: all. oldest: with `oldest_ms`.
-    """
-
-    after: str = ""
-    limit: int = 1000
-    patterns: list[str] = []
-    oldest: bool = False
-
-
-class Browse(msgspec.Struct, array_like=True, frozen=True, tag=34):
-    """Up to `limit` messages with an id above `after`, in any state, without leasing them. → `Page`."""
-
-    queue: str
-    after: int
-    limit: int
-
-
-class GetMessage(msgspec.Struct, array_like=True, frozen=True, tag=35):
-    """One message, whatever its state. → `Page` of one, or `Refused`."""
-
-    queue: str
-    message_id: int
-
-
-class FindMessages(msgspec.Struct, array_like=True, frozen=True, tag=36):
-    """Up to `limit` messages with an id above `after` that have the producer's own `key`. → `Page`."""
-
-    queue: str
-    key: str
-    after: int
-    limit: int
-
-
-class GetHistory(msgspec.Struct, array_like=True, frozen=True, tag=37):
-    """What happened to a message, as far as it is kept. → `Told`."""
-
-    queue: str
-    message_id: int
-
-
-class AskWhy(msgspec.Struct, array_like=True, frozen=True, tag=38):
-    """Why a message is not being delivered now. → `Reasons`."""
-
-    queue: str
-    message_id: int
-
-
-class ListAccessKeys(msgspec.Struct, array_like=True, frozen=True, tag=51):
-    """All access keys, by id. → `AccessKeyList`."""
 
 
 Query = (
@@ -409,19 +311,6 @@ class Done(msgspec.Struct, array_like=True, frozen=True, tag=2):
     """It has happened, and there is nothing more to say."""
 
 
-class QueuePut(msgspec.Struct, array_like=True, frozen=True, tag=3):
-    """The queue now has these settings. `created`: it did not exist before. `changed`: its settings differ now."""
-
-    created: bool
-    changed: bool
-
-
-class Purged(msgspec.Struct, array_like=True, frozen=True, tag=4):
-    """`count` messages were forgotten."""
-
-    count: int
-
-
 class SentRun(msgspec.Struct, array_like=True, frozen=True):
     """So many messages of a send, one after another, have ids from `message_id` on. duplicate: they were sent before,
     and these are the originals' ids. `sent_ms`: when (of duplicates as the queue's present dedup window tells it)."""
@@ -442,26 +331,6 @@ class Sent(msgspec.Struct, array_like=True, frozen=True, tag=5):
     count: int
     at_ms: int
     runs: list[SentRun] = []
-
-
-class About(msgspec.Struct, array_like=True, frozen=True):
-    """What messages have beyond body and properties, as their consumers see it. See `storage.records.Extras`.
-
-    `first_ms` is when they were first delivered, 0 for never; `dead` says why they were given up elsewhere before.
-    """
-
-    priority: int = 0
-    group: str = ""
-    key: str = ""
-    dedup_id: str = ""
-    expires_ms: int = 0
-    first_ms: int = 0
-    dead: Dead | None = None
-    topic: str = ""
-    publish_id: int = 0
-    schedule: str = ""
-    occurrence_ms: int = 0
-    producer: str = ""
 
 
 class Delivery(msgspec.Struct, array_like=True, frozen=True):
@@ -505,97 +374,6 @@ class Committed(msgspec.Struct, array_like=True, frozen=True, tag=9):
     """The transaction has happened; `outcomes` of its steps, in order."""
 
     outcomes: list[Sent | Settled]
-
-
-class AccessKeyMade(msgspec.Struct, array_like=True, frozen=True, tag=18):
-    """The access key as it was made. Repeated under its operation's id, it is the one that was made first."""
-
-    key: AccessKey
-
-
-class QueueInfo(msgspec.Struct, array_like=True, frozen=True, tag=32):
-    """A queue as it is. `bytes` is what its messages hold: bodies and properties, as sent.
-
-    `active` is the consumer that alone receives (single-active queues); `changed_ms` when its settings last changed.
-    `oldest_ms`, if it was asked for: when the first of its messages that is not dead was sent, 0 for none. `selectors`:
-    the filters that consumers ask with (of one queue asked for by name).
-    """
-
-    queue: str
-    settings: QueueSettings
-    created_ms: int
-    ready: int
-    leased: int
-    delayed: int
-    bytes: int
-    dead: int = 0
-    changed_ms: int = 0
-    active: str = ""
-    oldest_ms: int = 0
-    selectors: list[SelectorInfo] = []
-
-
-class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=33):
-    """Queues in order of name."""
-
-    queues: list[QueueInfo]
-
-
-class Listed(msgspec.Struct, array_like=True, frozen=True):
-    """A message as it stands.
-
-    `state`: "ready", "leased", "delayed" or "dead"; `due_ms`: when the lease or delay ends, else 0; `last_ms` and
-    `consumer`: when and to whom it was last delivered.
-    """
-
-    message_id: int
-    state: str
-    attempts: int
-    sent_ms: int
-    due_ms: int
-    last_ms: int = 0
-    consumer: str = ""
-    about: About | None = None
-
-
-class Page(msgspec.Struct, array_like=True, frozen=True, tag=34):
-    """Browsed messages in order of id. Their bodies are the block beside."""
-
-    messages: list[Listed]
-
-
-class Told(msgspec.Struct, array_like=True, frozen=True, tag=35):
-    """Events of one message, oldest first; `forgotten` older ones of it and its neighbours are not kept any more.
-
-    `sent_ms` is when it was sent, `here` whether it still is there.
-    """
-
-    sent_ms: int
-    here: bool
-    events: list[Event]
-    forgotten: int
-
-
-class Reason(msgspec.Struct, array_like=True, frozen=True):
-    """Why a message is not delivered: `code`, until when (0: unknown), and who or what holds it."""
-
-    code: str
-    until_ms: int = 0
-    detail: str = ""
-
-
-class Reasons(msgspec.Struct, array_like=True, frozen=True, tag=36):
-    """All that keeps a message from being delivered now; none: it is next in its turn. `state` as in `Listed`."""
-
-    state: str
-    reasons: list[Reason]
-
-
-class AccessKeyList(msgspec.Struct, array_like=True, frozen=True, tag=51):
-    """All access keys, and the log entry that last made or revoked one (0: none ever was)."""
-
-    keys: list[AccessKey]
-    changed_index: int
 
 
 Outcome = (

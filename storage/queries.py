@@ -11,34 +11,25 @@ import msgspec
 
 from storage import flow, parties, record_keys, records, redrive_look, schedule_look, sieves, sifting, topic_queries
 from storage.access import matches
+from storage.access_operations import AccessKeyList, ListAccessKeys
 from storage.block import Part, join
 from storage.codes import MALFORMED, MESSAGE_NOT_FOUND, QUEUE_NOT_FOUND
 from storage.limits import BATCH_MESSAGES_MAX, ID_END, RECEIVE_BYTES_MAX, SELECTOR_WINDOW_MS
-from storage.operations import (
-    AccessKeyList,
+from storage.message_operations import (
     AskWhy,
     Browse,
-    Delivery,
     FindMessages,
     GetHistory,
     GetMessage,
-    GetQueue,
-    ListAccessKeys,
     Listed,
-    ListQueues,
-    Outcome,
     Page,
-    Query,
-    QueueInfo,
-    QueueList,
     Reason,
     Reasons,
-    Receive,
-    Received,
-    Refused,
     Told,
 )
+from storage.operations import Delivery, Outcome, Query, Receive, Received, Refused
 from storage.party_operations import GetParty, ListParties
+from storage.queue_operations import GetQueue, ListQueues, QueueInfo, QueueList
 from storage.reading import bodies, chunk_of, find_queue, segments_after
 from storage.receiving import about_messages, delivery
 from storage.records import DEAD, Chunk, Queue, Segment

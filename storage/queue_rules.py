@@ -13,7 +13,8 @@ from storage.codes import (
     SETTINGS_CHANGED,
 )
 from storage.limits import QUEUES_MAX
-from storage.operations import Done, Outcome, Purged, PutQueue, QueuePut, Refused
+from storage.operations import Done, Outcome, Refused
+from storage.queue_operations import Purged, PutQueue, QueuePut
 from storage.records import Queue
 from storage.redrive import queue_emptied
 from storage.sifting import forget_selectors

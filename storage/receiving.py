@@ -8,7 +8,8 @@ from storage import flow, groups, history, record_keys, records, sieves, sifting
 from storage.codes import CONSUMER_REQUIRED, QUEUE_NOT_FOUND
 from storage.dead_letters import NO_EXTRAS
 from storage.limits import ID_END, RECEIVE_BYTES_MAX
-from storage.operations import About, Delivery, Outcome, Receive, Received, Refused
+from storage.message_operations import About
+from storage.operations import Delivery, Outcome, Receive, Received, Refused
 from storage.parties import note_seen
 from storage.records import Chunk, Queue, Segment, Selector
 from storage.segments import isolate, standing

@@ -28,14 +28,12 @@ from api.messages import not_held, read_receipt, read_receipts, receipt
 from api.rest import new_token
 from storage import codes
 from storage.block import encode_block, parts
+from storage.message_operations import About, GetMessage
 from storage.operations import (
-    About,
     Ack,
     Claim,
     Delivery,
     Extend,
-    GetMessage,
-    GetQueue,
     Nack,
     Operation,
     Receive,
@@ -49,6 +47,7 @@ from storage.options import (
     Options,
     Run,
 )
+from storage.queue_operations import GetQueue
 
 _, VISIBILITY_S_MAX = INTEGERS["VisibilityTimeout"]
 _, DELAY_S_MAX = INTEGERS["DelaySeconds"]

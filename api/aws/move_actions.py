@@ -13,7 +13,8 @@ from api.aws.errors import AwsError, sqs
 from api.aws.names import queue_arn, queue_of_arn
 from api.aws.sqs_queues import sends_dead_letters
 from storage import codes
-from storage.operations import ListQueues, Operation, Outcome, QueueList, Refused
+from storage.operations import Operation, Outcome, Refused
+from storage.queue_operations import ListQueues, QueueList
 from storage.records import Redrive
 from storage.redrive import CANCELLED, FINISHED, RUNNING, STOPPED
 from storage.redrive_operations import CancelRedrive, GetRedrive, ListRedrives, RedriveTask, RedriveTasks, StartRedrive

@@ -27,7 +27,8 @@ from api.aws.sqs_queues import (
     tagged,
 )
 from storage import codes
-from storage.operations import DeleteQueue, GetQueue, ListQueues, PurgeQueue, PutQueue, QueueInfo, QueueList, Refused
+from storage.operations import Refused
+from storage.queue_operations import DeleteQueue, GetQueue, ListQueues, PurgeQueue, PutQueue, QueueInfo, QueueList
 from storage.settings import QueueSettings
 
 LIST_MAX = 1000

@@ -16,7 +16,7 @@ from api.aws.calls import invalid
 from api.aws.errors import AwsError, sqs
 from api.aws.names import is_fifo, is_queue_name, queue_arn, queue_of_arn
 from api.aws.sqs_messages import MESSAGE_BYTES_MAX
-from storage.operations import QueueInfo
+from storage.queue_operations import QueueInfo
 from storage.settings import DAY_MS, MINUTE_MS, SECOND_MS, QueueSettings, contradiction, malformed, out_of_range
 
 INTEGERS: dict[str, tuple[int, int]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from api import sealing
-from storage.operations import AccessKeyMade, CreateAccessKey
+from storage.access_operations import AccessKeyMade, CreateAccessKey
 from tests.api.fake_client import FakeClient, Gateway, gateway
 
 _PLACE = tempfile.TemporaryDirectory(prefix="trimaran-")

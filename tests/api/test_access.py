@@ -19,18 +19,10 @@ from api import access, rights, sealing
 from api.rights import NAMED, ROLES, ROUTES, AccessKey, Grant, Need, Right
 from cluster.client import ClusterTrouble
 from storage import operations
-from storage.operations import (
-    Ack,
-    Keyed,
-    ListAccessKeys,
-    ListQueues,
-    Operation,
-    PutQueue,
-    RevokeAccessKey,
-    Send,
-    Transaction,
-)
+from storage.access_operations import ListAccessKeys, RevokeAccessKey
+from storage.operations import Ack, Keyed, Operation, Send, Transaction
 from storage.options import Plan
+from storage.queue_operations import ListQueues, PutQueue
 from storage.schedule_operations import PutSchedule
 from storage.settings import QueueSettings
 from tests.api.asking import Answer, ask

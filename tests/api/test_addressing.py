@@ -112,7 +112,8 @@ async def test_attributes_are_changed_in_msgpack_and_taken_away(node: Gateway) -
 async def test_what_sqs_keeps_of_a_message_survives_a_change(node: Gateway) -> None:
     from api.properties import Properties, decode_properties, encode_properties
     from storage.block import encode_block, parts
-    from storage.operations import GetMessage, Send
+    from storage.message_operations import GetMessage
+    from storage.operations import Send
 
     kept = encode_properties(Properties(system={"AWSTraceHeader": "Root=1"}))
     await node.client.submit(Send("jobs", 1), encode_block([(b"a", kept)]), timeout_ms=1000)

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cluster.client import ClusterTrouble, Reply
-from storage.operations import GetQueue, Operation, Receive
+from storage.operations import Operation, Receive
+from storage.queue_operations import GetQueue
 from tests.api.asking import ask, send
 from tests.api.fake_client import FakeClient, Gateway, gateway
 from tests.api.test_server import PATIENCE_S, connected, until_closed

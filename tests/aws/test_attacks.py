@@ -21,7 +21,7 @@ from api.aws.endpoint import FORM
 from api.aws.protocols import SNS, SQS
 from api.aws.query import FORM_BYTES_MAX
 from api.rights import ROUTES, Right
-from storage.operations import ListAccessKeys
+from storage.access_operations import ListAccessKeys
 from tests.api.asking import ask
 from tests.api.fake_client import Gateway, gateway
 from tests.api.keys import basic, keyed_gateway, make_key

@@ -11,7 +11,8 @@ import pytest
 
 from api.aws import sqs_queues
 from storage import codes
-from storage.operations import GetQueue, PutQueue, QueueInfo, Refused
+from storage.operations import Refused
+from storage.queue_operations import GetQueue, PutQueue, QueueInfo
 from storage.settings import QueueSettings
 from tests.api import asking
 from tests.aws.asking import Caller, refused

@@ -31,17 +31,16 @@ from storage.operations import (
     Delivery,
     Done,
     Forget,
-    GetQueue,
     Item,
     Keyed,
     Nack,
     Operation,
-    PurgeQueue,
     Receive,
     Received,
     decode_items,
     encode_outcome,
 )
+from storage.queue_operations import GetQueue, PurgeQueue
 
 Answer = Callable[[Connection, Item], None]
 

@@ -29,7 +29,7 @@ from cluster.wire import (
     ask_decoder,
     hello_decoder,
 )
-from storage.operations import PurgeQueue
+from storage.queue_operations import PurgeQueue
 
 
 class Member:

@@ -6,7 +6,8 @@ import pytest
 
 from cluster.clock import SLEW, ClusterClock
 from storage.block import encode_block
-from storage.operations import Claim, GetQueue, Nack, PutQueue, QueueInfo, Receive, Received, Send, Sent, Settled
+from storage.operations import Claim, Nack, Receive, Received, Send, Sent, Settled
+from storage.queue_operations import GetQueue, PutQueue, QueueInfo
 from storage.settings import QueueSettings
 from tests.cluster.trio import START_MS, Trio
 

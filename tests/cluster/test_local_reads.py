@@ -9,7 +9,8 @@ from cluster.freshness import Freshness
 from cluster.messages import Appended
 from cluster.wire import AskLook, ToldLook
 from storage.block import encode_block
-from storage.operations import GetQueue, PutQueue, QueueInfo, Refused, Send
+from storage.operations import Refused, Send
+from storage.queue_operations import GetQueue, PutQueue, QueueInfo
 from storage.settings import QueueSettings
 from tests.cluster.trio import Trio
 

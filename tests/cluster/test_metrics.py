@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from cluster.metrics import LAG_PROBE_S, ProcessMeter, ProcessMetrics
-from storage.operations import PutQueue
+from storage.queue_operations import PutQueue
 from storage.settings import QueueSettings
 from tests.cluster.trio import Trio
 

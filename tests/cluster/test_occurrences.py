@@ -12,15 +12,10 @@ from cluster.cron import parse_cron, parse_every
 from cluster.occurrences import last_until
 from storage import codes, queries
 from storage.limits import SCHEDULE_LATE_MS
-from storage.operations import (
-    Browse,
-    DeleteQueue,
-    Done,
-    Page,
-    PutQueue,
-    Receive,
-)
+from storage.message_operations import Browse, Page
+from storage.operations import Done, Receive
 from storage.options import Plan
+from storage.queue_operations import DeleteQueue, PutQueue
 from storage.records import NEVER, Schedule
 from storage.schedule_operations import DeleteSchedule, GetSchedule, PutSchedule, ScheduleInfo, SchedulePut
 from storage.settings import QueueSettings

@@ -6,7 +6,9 @@ import pytest
 
 from storage import codes, queries
 from storage.block import encode_block, parts
-from storage.operations import Browse, Outcome, Page, PutQueue, Refused, encode_item
+from storage.message_operations import Browse, Page
+from storage.operations import Outcome, Refused, encode_item
+from storage.queue_operations import PutQueue
 from storage.settings import QueueSettings
 from storage.topic_operations import Publish, Published, PutSubscription, PutTopic
 from tests.cluster.trio import STEP_S, Trio

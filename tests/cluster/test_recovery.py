@@ -12,7 +12,8 @@ from cluster.standing import lose
 from cluster.wire import VERSION, Hello
 from storage.codes import QUEUE_EXISTS
 from storage.memory_store import MemoryStore
-from storage.operations import PutQueue, Refused
+from storage.operations import Refused
+from storage.queue_operations import PutQueue
 from storage.settings import QueueSettings
 from tests.cluster.bench import Bench, payload
 from tests.cluster.trio import START_MS, Trio

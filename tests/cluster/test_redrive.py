@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from storage.block import encode_block
-from storage.operations import Browse, Claim, Nack, Page, PutQueue, Receive, Received, Send
+from storage.message_operations import Browse, Page
+from storage.operations import Claim, Nack, Receive, Received, Send
+from storage.queue_operations import PutQueue
 from storage.redrive_operations import GetRedrive, RedriveTask, StartRedrive
 from storage.settings import QueueSettings, Rate
 from tests.cluster.test_waiting import written

@@ -19,20 +19,12 @@ from cluster.repair import ROUND_S, Note, Patient, Repair, read_note
 from cluster.replica import Replica
 from cluster.scrub import ScrubSettings, Tally
 from cluster.wire import AskChange, AskLook
+from storage.access_operations import CreateAccessKey
 from storage.block import BadChecksumError, encode_block
 from storage.lmdb_store import LmdbStore
-from storage.operations import (
-    CreateAccessKey,
-    GetQueue,
-    PutQueue,
-    QueueInfo,
-    Receive,
-    Received,
-    Refused,
-    Send,
-    encode_item,
-)
+from storage.operations import Receive, Received, Refused, Send, encode_item
 from storage.options import Options, Run
+from storage.queue_operations import GetQueue, PutQueue, QueueInfo
 from storage.record_keys import ACCESS, SHARD_KEY
 from storage.seals import seal
 from storage.settings import QueueSettings

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.room import Room, adds
-from storage.operations import Ack, DeleteQueue, Keyed, Operation, PutQueue, Receive, Send, Transaction
+from storage.operations import Ack, Keyed, Operation, Receive, Send, Transaction
+from storage.queue_operations import DeleteQueue, PutQueue
 from storage.settings import QueueSettings
 
 VOTERS = ["a", "b", "c"]

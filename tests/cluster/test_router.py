@@ -12,7 +12,8 @@ from storage.block import encode_block, parts
 from storage.codes import MALFORMED
 from storage.machine import apply
 from storage.memory_store import MemoryStore
-from storage.operations import Keyed, Operation, PutQueue, Refused, decode_items, encode_entry, encode_item
+from storage.operations import Keyed, Operation, Refused, decode_items, encode_entry, encode_item
+from storage.queue_operations import PutQueue
 from storage.settings import QueueSettings
 from storage.topic_operations import Publish, PutSubscription, PutTopic
 

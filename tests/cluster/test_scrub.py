@@ -15,7 +15,8 @@ from cluster.scrub import Scrub, ScrubSettings, Tally
 from storage.block import encode_block
 from storage.memory_store import MemoryStore
 from storage.migrations import FORMAT
-from storage.operations import Ack, Claim, PutQueue, Receive, Received, Send
+from storage.operations import Ack, Claim, Receive, Received, Send
+from storage.queue_operations import PutQueue
 from storage.settings import QueueSettings
 from tests.cluster.trio import STEP_S, Trio
 

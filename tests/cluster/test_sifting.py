@@ -10,19 +10,8 @@ from cluster.dispatcher import Dispatcher, Request
 from storage import codes, limits, receiving, sift_look
 from storage.block import Part, encode_block
 from storage.filters import Filter
-from storage.operations import (
-    Ack,
-    Claim,
-    GetQueue,
-    PurgeQueue,
-    PutQueue,
-    QueueInfo,
-    Receive,
-    Received,
-    Refused,
-    Send,
-    decode_entry,
-)
+from storage.operations import Ack, Claim, Receive, Received, Refused, Send, decode_entry
+from storage.queue_operations import GetQueue, PurgeQueue, PutQueue, QueueInfo
 from storage.routing import View
 from storage.settings import QueueSettings
 from tests.cluster.test_waiting import WAIT_MS, written

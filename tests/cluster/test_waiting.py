@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from storage.block import encode_block
-from storage.operations import Ack, Claim, Keyed, PutQueue, Receive, Received, Refused, Send, Settled
+from storage.operations import Ack, Claim, Keyed, Receive, Received, Refused, Send, Settled
 from storage.party_operations import GetParty, ListParties, PartyList, PutParty
+from storage.queue_operations import PutQueue
 from storage.settings import QueueSettings, Rate
 from tests.cluster.trio import Trio
 

@@ -10,23 +10,14 @@ from typing import Any
 from cluster.client import ClusterTrouble, Reply
 from storage.block import Part, encode_block, parts
 from storage.codes import SELECTOR_LIMIT
+from storage.message_operations import Browse, ChangeMessage, Page
 from storage.operations import (
     Ack,
-    Browse,
-    ChangeMessage,
     Claim,
-    DeleteQueue,
     Extend,
-    GetQueue,
     Keyed,
-    ListQueues,
     Nack,
     Operation,
-    Page,
-    PurgeQueue,
-    PutQueue,
-    QueueInfo,
-    QueueList,
     Receive,
     Received,
     Refused,
@@ -34,6 +25,7 @@ from storage.operations import (
     Sent,
     Settled,
 )
+from storage.queue_operations import DeleteQueue, GetQueue, ListQueues, PurgeQueue, PutQueue, QueueInfo, QueueList
 from storage.settings import QueueSettings
 from tests.simulation.history import History, Hold
 from tests.simulation.machines import BrokenError, World

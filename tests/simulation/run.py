@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from storage import queries
 from storage.block import encode_block, parts
-from storage.operations import PutQueue, Receive, Received, Refused, Send, Sent
+from storage.operations import Receive, Received, Refused, Send, Sent
+from storage.queue_operations import PutQueue
 from storage.settings import QueueSettings
 from tests.simulation.broken import SOUND, Variant
 from tests.simulation.clients import Client

@@ -35,25 +35,17 @@ from storage import (
     sift_look,
     sifting,
 )
+from storage.access_operations import AccessKeyList, ListAccessKeys
 from storage.block import encode_block, parts
+from storage.message_operations import About, Browse, Listed, Page
 from storage.operations import (
-    About,
-    AccessKeyList,
-    Browse,
     Claim,
     Committed,
-    GetQueue,
     Keyed,
-    ListAccessKeys,
-    Listed,
-    ListQueues,
     Operation,
     Outcome,
-    Page,
     Pulse,
     Pulsed,
-    QueueInfo,
-    QueueList,
     Receive,
     Received,
     Refused,
@@ -66,6 +58,7 @@ from storage.operations import (
     encode_item,
 )
 from storage.party_operations import Kind, ListParties, PartyList
+from storage.queue_operations import GetQueue, ListQueues, QueueInfo, QueueList
 from storage.reading import chunk_of, find_queue
 from storage.records import Extras, Placed, Routed
 from storage.redrive_operations import ListRedrives, RedriveTasks

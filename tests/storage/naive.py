@@ -15,16 +15,14 @@ from itertools import pairwise
 import msgspec
 
 from storage import codes, limits
+from storage.access_operations import CreateAccessKey, RevokeAccessKey
 from storage.dead_letters import EXPIRED, LEASE_ENDED, OVERFLOW, backoff_ms
 from storage.groups import FAIR_QUANTUM
+from storage.message_operations import CancelMessage, ChangeMessage
 from storage.operations import (
     Ack,
-    CancelMessage,
-    ChangeMessage,
     Claim,
     Committed,
-    CreateAccessKey,
-    DeleteQueue,
     Done,
     Extend,
     Forget,
@@ -33,14 +31,9 @@ from storage.operations import (
     Operation,
     Outcome,
     Pulsed,
-    Purged,
-    PurgeQueue,
-    PutQueue,
-    QueuePut,
     Receive,
     Received,
     Refused,
-    RevokeAccessKey,
     Send,
     Sent,
     SentRun,
@@ -51,6 +44,7 @@ from storage.options import (
     Options,
 )
 from storage.party_operations import DeleteParty, PutParty
+from storage.queue_operations import DeleteQueue, Purged, PurgeQueue, PutQueue, QueuePut
 from storage.records import DEAD, Dead
 from storage.redrive_operations import CancelRedrive, StartRedrive, StepRedrive
 from storage.schedule_operations import DeleteSchedule, Occur, PauseSchedule, PutSchedule

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from storage import codes
-from storage.operations import AccessKeyMade, CreateAccessKey, Done, Outcome, Refused, RevokeAccessKey
+from storage.access_operations import AccessKeyMade, CreateAccessKey, RevokeAccessKey
+from storage.operations import Done, Outcome, Refused
 from storage.records import AccessKey
 
 if TYPE_CHECKING:

@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 
 from storage import codes, limits, queries
 from storage.access import is_pattern, is_sound, matches
-from storage.operations import (
-    AccessKeyList,
-    AccessKeyMade,
-    CreateAccessKey,
-    Done,
-    Keyed,
-    ListAccessKeys,
-    Refused,
-    RevokeAccessKey,
-)
+from storage.access_operations import AccessKeyList, AccessKeyMade, CreateAccessKey, ListAccessKeys, RevokeAccessKey
+from storage.operations import Done, Keyed, Refused
 from storage.records import AccessKey
 from tests.storage.test_machine import START_MS, Shard
 

@@ -11,14 +11,8 @@ import pytest
 from storage import machine, migrations, queries
 from storage.block import parts
 from storage.lmdb_store import LmdbStore
-from storage.operations import (
-    Browse,
-    Page,
-    Receive,
-    Received,
-    encode_entry,
-    encode_item,
-)
+from storage.message_operations import Browse, Page
+from storage.operations import Receive, Received, encode_entry, encode_item
 from tests.storage.harness import set_applied, tick
 from tests.storage.life import check_records
 

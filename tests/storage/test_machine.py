@@ -11,12 +11,10 @@ from storage import codes, machine, queries
 from storage.block import encode_block, parts
 from storage.limits import KEY_WINDOW_MS, SESSION_WINDOW_MS
 from storage.memory_store import MemoryStore
+from storage.message_operations import About, Browse, Page
 from storage.operations import (
-    About,
     Ack,
-    Browse,
     Claim,
-    DeleteQueue,
     Delivery,
     Done,
     Extend,
@@ -25,13 +23,8 @@ from storage.operations import (
     Nack,
     Operation,
     Outcome,
-    Page,
     Pulse,
     Pulsed,
-    Purged,
-    PurgeQueue,
-    PutQueue,
-    QueuePut,
     Receive,
     Received,
     Refused,
@@ -48,6 +41,7 @@ from storage.options import (
     Run,
 )
 from storage.party_operations import PutParty
+from storage.queue_operations import DeleteQueue, Purged, PurgeQueue, PutQueue, QueuePut
 from storage.schedule_operations import Occur, PutSchedule
 from storage.settings import QueueSettings
 

@@ -8,20 +8,8 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from storage import record_keys
 from storage.limits import SESSION_WINDOW_MS
-from storage.operations import (
-    Ack,
-    Claim,
-    DeleteQueue,
-    Extend,
-    Forget,
-    Keyed,
-    Nack,
-    Operation,
-    PurgeQueue,
-    PutQueue,
-    Receive,
-    Send,
-)
+from storage.operations import Ack, Claim, Extend, Forget, Keyed, Nack, Operation, Receive, Send
+from storage.queue_operations import DeleteQueue, PurgeQueue, PutQueue
 from storage.settings import DAY_MS, QueueSettings
 from tests.storage.life import Life
 from tests.storage.naive import Body

@@ -11,25 +11,18 @@ from storage import codes, queries, redrive_look
 from storage.block import encode_block
 from storage.machine import apply
 from storage.memory_store import MemoryStore
+from storage.message_operations import Browse, GetHistory, Listed, Page, Told
 from storage.operations import (
     Ack,
-    Browse,
     Claim,
-    DeleteQueue,
     Done,
-    GetHistory,
-    Listed,
     Nack,
     Operation,
     Outcome,
-    Page,
-    PurgeQueue,
-    PutQueue,
     Receive,
     Received,
     Refused,
     Send,
-    Told,
     encode_entry,
     encode_item,
 )
@@ -37,6 +30,7 @@ from storage.options import (
     Options,
     Run,
 )
+from storage.queue_operations import DeleteQueue, PurgeQueue, PutQueue
 from storage.reading import find_queue
 from storage.records import Redrive, RedriveFilter
 from storage.redrive_operations import (

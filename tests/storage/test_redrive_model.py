@@ -6,20 +6,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from storage.operations import (
-    Ack,
-    CancelMessage,
-    ChangeMessage,
-    Claim,
-    DeleteQueue,
-    Nack,
-    PurgeQueue,
-    PutQueue,
-    Receive,
-)
+from storage.message_operations import CancelMessage, ChangeMessage
+from storage.operations import Ack, Claim, Nack, Receive
 from storage.options import (
     Options,
 )
+from storage.queue_operations import DeleteQueue, PurgeQueue, PutQueue
 from storage.redrive_operations import CancelRedrive, StartRedrive
 from storage.settings import QueueSettings, Rate
 from tests.storage.life import Life

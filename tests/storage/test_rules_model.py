@@ -9,28 +9,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from storage.operations import (
-    Ack,
-    CancelMessage,
-    ChangeMessage,
-    Claim,
-    CreateAccessKey,
-    Extend,
-    Nack,
-    Operation,
-    PurgeQueue,
-    PutQueue,
-    Receive,
-    RevokeAccessKey,
-    Send,
-    Transaction,
-)
+from storage.access_operations import CreateAccessKey, RevokeAccessKey
+from storage.message_operations import CancelMessage, ChangeMessage
+from storage.operations import Ack, Claim, Extend, Nack, Operation, Receive, Send, Transaction
 from storage.options import (
     Options,
     Plan,
     Run,
 )
 from storage.party_operations import DeleteParty, Kind, PutParty
+from storage.queue_operations import PurgeQueue, PutQueue
 from storage.redrive_operations import CancelRedrive, StartRedrive
 from storage.schedule_operations import DeleteSchedule, Occur, PauseSchedule, PutSchedule
 from storage.settings import Backoff, QueueSettings, Rate, contradiction

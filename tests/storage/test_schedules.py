@@ -9,18 +9,9 @@ import pytest
 
 from storage import schedule_look
 from storage.block import encode_block
-from storage.operations import (
-    Ack,
-    Claim,
-    DeleteQueue,
-    Extend,
-    Nack,
-    Outcome,
-    PurgeQueue,
-    PutQueue,
-    Receive,
-)
+from storage.operations import Ack, Claim, Extend, Nack, Outcome, Receive
 from storage.options import Options, Plan
+from storage.queue_operations import DeleteQueue, PurgeQueue, PutQueue
 from storage.records import Schedule
 from storage.schedule_operations import Occur, Occurred, PauseSchedule, PutSchedule, SchedulePut
 from storage.settings import QueueSettings

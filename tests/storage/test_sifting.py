@@ -12,21 +12,14 @@ import pytest
 from storage import codes, limits, machine, queries, records, sifting
 from storage.block import encode_block
 from storage.memory_store import MemoryStore
+from storage.message_operations import AskWhy, ChangeMessage, Reason, Reasons
 from storage.operations import (
     Ack,
-    AskWhy,
-    ChangeMessage,
     Claim,
-    GetQueue,
     Nack,
     Operation,
     Outcome,
     Pulse,
-    PurgeQueue,
-    PutQueue,
-    QueueInfo,
-    Reason,
-    Reasons,
     Receive,
     Received,
     Refused,
@@ -35,6 +28,7 @@ from storage.operations import (
     encode_item,
 )
 from storage.options import Options, Run
+from storage.queue_operations import GetQueue, PurgeQueue, PutQueue, QueueInfo
 from storage.records import Chunk, Queue, Segment
 from storage.settings import QueueSettings, Rate
 from storage.sift_look import Sifter

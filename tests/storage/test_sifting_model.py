@@ -6,19 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from storage.operations import (
-    Ack,
-    CancelMessage,
-    ChangeMessage,
-    Extend,
-    Nack,
-    PurgeQueue,
-    PutQueue,
-    Receive,
-    Send,
-    Transaction,
-)
+from storage.message_operations import CancelMessage, ChangeMessage
+from storage.operations import Ack, Extend, Nack, Receive, Send, Transaction
 from storage.options import Options
+from storage.queue_operations import PurgeQueue, PutQueue
 from storage.redrive_operations import StartRedrive
 from storage.settings import QueueSettings, Rate
 from tests.storage.life import Life

@@ -12,20 +12,12 @@ from hypothesis.stateful import initialize, rule
 
 from storage import codes, publishing, queries
 from storage.block import encode_block
-from storage.operations import (
-    Ack,
-    CancelMessage,
-    ChangeMessage,
-    Claim,
-    DeleteQueue,
-    Nack,
-    PutQueue,
-    Receive,
-    Refused,
-)
+from storage.message_operations import CancelMessage, ChangeMessage
+from storage.operations import Ack, Claim, Nack, Receive, Refused
 from storage.options import (
     Options,
 )
+from storage.queue_operations import DeleteQueue, PutQueue
 from storage.routing import find_topic, table_of
 from storage.settings import QueueSettings
 from storage.topic_operations import (
