@@ -59,6 +59,16 @@ def test_every_folder_of_sources_is_packaged() -> None:
     assert folders == set(packaged)
 
 
+def test_what_tests_are_held_against_has_its_types_checked() -> None:
+    checks = {
+        f"tests.{path.parent.name}.{path.stem}"
+        for folder in ("storage", "cluster")
+        for path in (ROOT / "tests" / folder).glob("*.py")
+        if not path.stem.startswith(("test_", "__", "conftest"))
+    }
+    assert checks <= set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["modules"])
+
+
 def test_nothing_is_unpickled() -> None:
     assert not [path for path in SOURCES if {"pickle", "marshal", "shelve"} & tops(path)]
 

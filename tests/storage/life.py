@@ -83,6 +83,7 @@ from storage.topic_operations import (
     Target,
     TopicInfo,
 )
+from storage.turn import message_sizes
 from tests.storage.harness import KINDS, Place, quick_directory, tick
 from tests.storage.naive import Body, Message, Naive, in_order
 from tests.storage.naive_parties import PARTIES_MAX
@@ -531,7 +532,7 @@ def check_records(store: Store) -> None:
             by_key.add(record_keys.key_prefix(number, extras.key) + record_keys.u64(chunk_id))
         if extras.expires_ms:
             expiries.add(record_keys.timer_key(extras.expires_ms, record_keys.TIMER_EXPIRY, key[1:]))
-        held = sum(sum(queries.message_sizes(chunk, s.first, s.count)) for s in chunk.segments)
+        held = sum(sum(message_sizes(chunk, segment.first, segment.count)) for segment in chunk.segments)
         counts = {"ready": stands.ready, "leased": stands.leased, "delayed": stands.delayed, "dead": stands.dead}
         totals[number].update(counts, bytes=held, grouped_ready=stands.ready if extras.grouped else 0)
     groups = {key: records.decode_group(value) for key, value in of_queues(store, b"h", queues)}
@@ -597,9 +598,9 @@ def check_selectors(store: Store, queues: Mapping[int, records.Queue]) -> None:
     marks, unsifted = set(), Counter[int]()
     for key, value in of_queues(store, b"c", queues):
         number, chunk_id = record_keys.read_chunk_subject(key[1:])
-        chunk, living = records.decode_chunk(value), {each.number for each in queues[number].selectors}
-        for selector in sifting.marked(chunk) & living:
-            marks.add(sieves.selected_key(number, selector, chunk.rank, chunk_id))
+        chunk, present = records.decode_chunk(value), {each.number for each in queues[number].selectors}
+        for marked in sifting.marked(chunk) & present:
+            marks.add(sieves.selected_key(number, marked, chunk.rank, chunk_id))
     for number, queue in queues.items():
         for selector in queue.selectors:
             sieve = sieves.decode_sieve(store.get(sieves.sieve_key(number, selector.number)) or b"")
