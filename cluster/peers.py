@@ -69,7 +69,7 @@ class Peers:
     def follow(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
         """These are the other members: all places where each may be, the likeliest first."""
         self._guests = {name for name in self._guests - addresses.keys() if name in self._inbound}
-        for name in self._addresses.keys() - addresses.keys() - self._guests:
+        for name in [name for name in self._addresses if name not in addresses and name not in self._guests]:
             self._leave(name)
         for name, places in addresses.items():
             self._dial_to(name, places)

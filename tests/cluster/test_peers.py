@@ -201,3 +201,16 @@ async def test_a_task_that_should_go_on_and_ends_is_told_at_once() -> None:
     await asyncio.wait(held)
     await asyncio.sleep(0)
     assert [type(context["exception"]) for context in told] == [ValueError, RuntimeError]
+
+
+async def test_those_that_are_no_members_any_more_are_left_in_the_order_of_the_members(
+    mine: Mine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in that of a set, which differs from process to process: a simulated run repeats exactly."""
+    names = [f"n{number}" for number in range(2, 22)]
+    mine.peers.follow(dict.fromkeys(names, ("127.0.0.1:1",)))
+    left: list[str] = []
+    leave = mine.peers._leave
+    monkeypatch.setattr(mine.peers, "_leave", lambda name: (left.append(name), leave(name)))
+    mine.peers.follow({})
+    assert left == names
