@@ -10,9 +10,11 @@ import fcntl
 import os
 import random
 import struct
+import time
 from pathlib import Path
 
 from tests.chaos.tools import run
+from tests.processes.nodes import GONE_S, POLL_S
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
@@ -43,14 +45,26 @@ class Disk:
         finally:
             os.close(descriptor)
 
+    def unmount(self) -> None:
+        """Take it away. Nobody may use it; threads of a process that was killed may be about to let go of it."""
+        deadline_s = time.monotonic() + GONE_S
+        while True:
+            try:
+                run("umount", str(self.place))
+                return
+            except RuntimeError:
+                if time.monotonic() > deadline_s:
+                    raise
+            time.sleep(POLL_S)
+
     def power_on(self) -> None:
-        """Mount what is really on the disk. Nobody may use it."""
-        run("umount", str(self.place))
+        """Mount what is really on the disk."""
+        self.unmount()
         self.mount()
 
     def destroy(self) -> None:
-        """Take it away for ever. Nobody may use it."""
-        run("umount", str(self.place))
+        """Take it away for ever."""
+        self.unmount()
         self.image.unlink()
 
     def fill(self, leave_bytes: int) -> None:
