@@ -16,6 +16,8 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
+ARRIVALS = 1 << 62
+"""Above the number of any event, and the order of any arrival."""
 LATE_S = 1e-6
 """Timers are late, never early: whoever sleeps for the rest of a time wakes when it is over, whatever was rounded."""
 
@@ -60,6 +62,10 @@ class Clockwork:
         handle = Handle((when_s, self._next(), process, callback, args, None))
         heapq.heappush(self._queue, handle)
         return handle
+
+    def arrival(self, when_s: float, order: int, callback: Callable[..., object], *args: Any) -> None:
+        """Have `callback` called from outside at `when_s`, before whatever else happens then; those by `order`."""
+        heapq.heappush(self._queue, Handle((when_s, order - ARRIVALS, None, callback, args, None)))
 
     def later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Handle:
         """Have `callback` called from outside all processes in `delay_s`."""

@@ -19,20 +19,23 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from math import inf
+from math import ceil, inf
 from typing import Any, Literal, NoReturn, TypeVar, cast
 from unittest.mock import patch
 
 import structlog
 
+import cluster.client
 import cluster.keeper
+import cluster.metrics
 import cluster.peers
 import cluster.process
 import cluster.replica
 import cluster.shard
-from cluster.client import Client, ClusterTrouble, Reply
+from cluster.client import NO_QUORUM_S, Client, ClusterTrouble, Reply
 from cluster.keeper import Keeper
 from cluster.membership import ChangeRefusedError
+from cluster.metrics import LAG_PROBE_S
 from cluster.peers import PING_S, SILENCE_S
 from cluster.replica import Replica
 from cluster.shard import REPORT_S, Shard, ShardConfig
@@ -160,7 +163,7 @@ class World:
     def __init__(self, plan: Plan, variant: Variant, oracle: Oracle, log: Callable[[str, str], None] | None) -> None:
         self.plan, self.variant, self.oracle = plan, variant, oracle
         self.clockwork = Clockwork()
-        self.network = Network(self.clockwork, plan.chance, plan.delay_s)
+        self.network = Network(self.clockwork, plan.chance, plan.delay_s, plan.grain_s)
         self.rng = random.Random(f"world {plan.chance}")
         self.machines: dict[str, Machine] = {}
         self.names = list(plan.names)
@@ -208,6 +211,8 @@ class World:
             ease = self.plan.ease
             put(cluster.peers, PING_S=PING_S * ease, SILENCE_S=SILENCE_S * ease)
             put(cluster.shard, REPORT_S=REPORT_S * ease)
+            put(cluster.client, NO_QUORUM_S=NO_QUORUM_S * ease)
+            put(cluster.metrics, LAG_PROBE_S=LAG_PROBE_S * 100)
             put(cluster.keeper, **{name: partial(self._beside, name) for name in BESIDE})
             put(cluster.process, fail=self._fail)
             put(cluster.replica, machine=_Rules(self.oracle), Engine=self.variant.engine)
@@ -574,7 +579,8 @@ class World:
             if serving and gateway is not None and not gateway.is_dead:
                 gateway.dispatch(serving[0].cancel)
 
-        clockwork.at(self.outside.now_s() + self.rng.uniform(*HOP_S), None, arrive)
+        arrives_s, beat_s = self.outside.now_s() + self.rng.uniform(*HOP_S), self.plan.beat_s
+        clockwork.at(ceil(arrives_s / beat_s) * beat_s if beat_s else arrives_s, None, arrive)
         try:
             return await answer
         except asyncio.CancelledError:

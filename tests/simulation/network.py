@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import zlib
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 from tests.simulation.clockwork import Clockwork, Process
@@ -62,8 +64,8 @@ class End(asyncio.Transport):
             return
         network = self._network
         now_s = self.process.now_s()
-        self.arrival_s = max(now_s + network.delay_s(self.way), self.arrival_s + 1e-9)
-        network.clockwork.at(self.arrival_s, None, self.arrive, now_s, data)
+        self.arrival_s = max(network.grained_s(now_s + network.delay_s(self.way)), self.arrival_s)
+        network.clockwork.arrival(self.arrival_s, network.order(self.way), self.arrive, now_s, data)
 
     def arrive(self, left_s: float, data: bytes | None) -> None:
         other = self.other
@@ -123,10 +125,11 @@ class End(asyncio.Transport):
 class Network:
     """All machines, listeners and connections."""
 
-    def __init__(self, clockwork: Clockwork, seed: str, delay_s: tuple[float, float]) -> None:
+    def __init__(self, clockwork: Clockwork, seed: str, delay_s: tuple[float, float], grain_s: float) -> None:
         self.clockwork = clockwork
-        self._seed, self._delay_s = seed, delay_s
+        self._seed, self._delay_s, self._grain_s = seed, delay_s, grain_s
         self._chance: dict[tuple[str, str], Callable[[], float]] = {}
+        self._order: dict[tuple[str, str], int] = {}
         self.slow_s: dict[tuple[str, str], float] = {}
         self.blocked: set[tuple[str, str]] = set()
         self.ends: list[End] = []
@@ -148,6 +151,17 @@ class Network:
     def delay_s(self, way: tuple[str, str]) -> float:
         low_s, high_s = LOCAL_DELAY_S if way[0] == way[1] else self._delay_s
         return low_s + (high_s - low_s) * self.chance(way) + self.slow_s.get(way, 0.0)
+
+    def order(self, way: tuple[str, str]) -> int:
+        """Which of the things that arrive at one moment comes first, whichever was sent first: one way's before
+        another's."""
+        order = self._order.get(way, zlib.crc32(f"{way[0]} {way[1]}".encode()) << 28)
+        self._order[way] = order + 1
+        return order
+
+    def grained_s(self, at_s: float) -> float:
+        """When that arrives which would be there at `at_s`."""
+        return ceil(at_s / self._grain_s) * self._grain_s if self._grain_s else at_s
 
     # --- dialling ---
 

@@ -42,7 +42,9 @@ class Clients(msgspec.Struct):
 class Plan(msgspec.Struct):
     """A run. Delays and commits take between two bounds; `skews_s` and `paces` are the machines' clocks.
 
-    `ease` is how much more seldom than in earnest pings and reports are sent: they are most of the events there are.
+    `ease` is how much more seldom than in earnest whatever goes on all the time is done, as pings and reports. What the
+    network carries arrives at multiples of `grain_s`, what clients ask at multiples of `beat_s`: often together, so
+    that it is taken together, as under load.
     `boots_s` is when each machine starts, `salt` another stream of chance for the same plan.
     """
 
@@ -54,6 +56,8 @@ class Plan(msgspec.Struct):
     election_min_ms: int
     election_max_ms: int
     delay_s: tuple[float, float]
+    grain_s: float
+    beat_s: float
     commit_s: tuple[float, float]
     copy_s: float
     scrub_ms: int
@@ -109,13 +113,19 @@ KINDS = {
 }
 
 
+# Heartbeats (ms), the silence after which a leader may be doubted (ms), and the ease: in earnest, and more seldom. What
+# an idle cluster does is the same again and again, so most runs have little of it: time for what clients and faults do.
+TIMINGS = ((50, 600, 1.0), (100, 1000, 2.0), (200, 2000, 3.0), (500, 2000, 5.0), (500, 3000, 5.0), (800, 3000, 5.0))
+TIMING_WEIGHTS = (2, 2, 3, 4, 3, 3)
+
+
 def make(seed: int, only: Collection[str] = ()) -> Plan:
     """The plan of a seed; of one whose faults are `only` of these kinds, if any are given."""
     rng = random.Random(f"plan {seed}")
     machines = rng.choice((3, 3, 3, 3, 5))
-    heartbeat_ms = rng.choice((50, 100, 200, 200))
-    election_min_ms = 10 * heartbeat_ms if heartbeat_ms > 50 else 600
+    heartbeat_ms, election_min_ms, ease = rng.choices(TIMINGS, TIMING_WEIGHTS)[0]
     names = NAMES[:machines]
+    delay_s = (0.0002, rng.choice((0.001, 0.005, 0.05)))
     kinds = {kind: weight for kind, weight in KINDS.items() if rng.random() < 0.6} or {"kill": 1}
     if only:
         kinds = {kind: KINDS[kind] for kind in only}
@@ -123,11 +133,13 @@ def make(seed: int, only: Collection[str] = ()) -> Plan:
         seed=seed,
         machines=machines,
         tuning=rng.choice(("tight", "tight", "plain")),
-        ease=rng.choice((1.0, 3.0, 3.0)),
+        ease=ease,
         heartbeat_ms=heartbeat_ms,
         election_min_ms=election_min_ms,
         election_max_ms=2 * election_min_ms,
-        delay_s=(0.0002, rng.choice((0.001, 0.005, 0.05))),
+        delay_s=delay_s,
+        grain_s=delay_s[1] * rng.choice((0.0, 0.5, 1.0, 1.0)),
+        beat_s=rng.choice((0.0, 0.1, 0.3, 0.3)),
         commit_s=(0.0002, rng.choice((0.002, 0.01, 0.03))),
         copy_s=rng.choice((0.0, 0.1, 1.0)),
         scrub_ms=rng.choice((0, 5_000, 30_000)),
@@ -140,7 +152,7 @@ def make(seed: int, only: Collection[str] = ()) -> Plan:
 
 
 def _clients(rng: random.Random) -> list[Clients]:
-    pause_s = rng.choice((0.5, 1.5, 4.0))
+    pause_s = rng.choice((0.45, 1.35, 3.5))
     kinds = ["keyed_producer"] * 2 + ["producer"] + ["consumer"] * 2 + ["sifter", "reader"]
     kinds += [kind for kind in ("admin", "leaver", "consumer", "sifter", "producer", "reader") if rng.random() < 0.5]
     return [Clients(kind, number, pause_s) for number, kind in enumerate(kinds)]

@@ -83,7 +83,7 @@ def quiet(*events: Event, clients: int = 4, heartbeat_ms: int = 50) -> Plan:
     plan = make(0)
     plan.machines, plan.tuning, plan.delay_s, plan.commit_s = 3, "plain", (0.0002, 0.001), (0.0002, 0.002)
     plan.boots_s, plan.skews_s, plan.paces = [0.0] * 3, [0.1, 0.0, -0.1], [1.0001, 1.0, 0.9999]
-    plan.copy_s, plan.scrub_ms, plan.ease = 0.0, 0, 1.0
+    plan.copy_s, plan.scrub_ms, plan.ease, plan.grain_s, plan.beat_s = 0.0, 0, 1.0, 0.0, 0.0
     plan.heartbeat_ms, plan.election_min_ms, plan.election_max_ms = heartbeat_ms, 600, 1200
     kinds = ("keyed_producer", "consumer", "producer", "reader", "consumer")
     plan.clients = [Clients(kind, number, 0.3) for number, kind in enumerate(kinds[:clients])]
