@@ -21,7 +21,7 @@ import msgspec
 
 from tests.simulation.broken import BROKEN, SOUND
 from tests.simulation.minimise import Minimiser
-from tests.simulation.plan import KINDS, Plan, make
+from tests.simulation.plan import KINDS, STORIES, Plan, make
 from tests.simulation.run import Told, lived
 
 LINES_MAX = 60
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", default="0..99", help="a seed, or the first and the last: 0..99")
-    parser.add_argument("--faults", default="", help=f"only these, with commas between: {', '.join(KINDS)}")
+    parser.add_argument("--faults", default="", help=f"only these, with commas between: {', '.join(KINDS | STORIES)}")
     parser.add_argument("--broken", choices=sorted(BROKEN), default="", help="break one rule")
     parser.add_argument("--first", action="store_true", help="stop at the first seed that fails")
     parser.add_argument("--as-it-is", action="store_true", help="do not cut down the plans of seeds that fail")

@@ -69,7 +69,7 @@ def until(world: World, event: Event, undo: Callable[[], object]) -> None:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def _kill(world: World, machine: Machine, event: Event) -> None:
+def kill_now(world: World, machine: Machine, event: Event) -> None:
     if machine.is_up:
         world.crash(machine)
         world.boot_soon(machine, event.for_s)
@@ -78,13 +78,13 @@ def _kill(world: World, machine: Machine, event: Event) -> None:
 @fault
 def kill(world: World, machines: list[Machine], event: Event) -> None:
     """SIGKILL."""
-    _kill(world, machines[0], event)
+    kill_now(world, machines[0], event)
 
 
 @fault
 def kill_many(world: World, machines: list[Machine], event: Event) -> None:
     for machine in machines:
-        _kill(world, machine, event)
+        kill_now(world, machine, event)
 
 
 @fault
@@ -173,7 +173,7 @@ def _block(world: World, ways: list[tuple[str, str]], event: Event) -> None:
     until(world, event, undo)
 
 
-def _between(some: list[str], others: list[str]) -> list[tuple[str, str]]:
+def between(some: list[str], others: list[str]) -> list[tuple[str, str]]:
     return [way for one in some for other in others for way in ((one, other), (other, one))]
 
 
@@ -187,7 +187,7 @@ def cut(world: World, machines: list[Machine], event: Event) -> None:
 @fault
 def block(world: World, machines: list[Machine], event: Event) -> None:
     if len(machines) > 1:
-        _block(world, _between([machines[0].name], [machines[1].name]), event)
+        _block(world, between([machines[0].name], [machines[1].name]), event)
 
 
 @fault
@@ -199,13 +199,13 @@ def block_one_way(world: World, machines: list[Machine], event: Event) -> None:
 @fault
 def isolate(world: World, machines: list[Machine], event: Event) -> None:
     name = machines[0].name
-    _block(world, _between([name], [other for other in world.machines if other != name]), event)
+    _block(world, between([name], [other for other in world.machines if other != name]), event)
 
 
 @fault
 def halves(world: World, machines: list[Machine], event: Event) -> None:
     names = [machine.name for machine in machines]
-    _block(world, _between(names[: int(event.value)], names[int(event.value) :]), event)
+    _block(world, between(names[: int(event.value)], names[int(event.value) :]), event)
 
 
 @fault
@@ -238,14 +238,14 @@ def corner(world: World, machines: list[Machine], event: Event) -> None:
         return
     only, lead = followers[0], leader
     others = [name for name in world.machines if name not in (leader.name, only.name)]
-    ways = _between([leader.name], others)
+    ways = between([leader.name], others)
     world.network.block(ways)
     healed, starts = world.healed, only.starts
     only.disk.trouble = Trouble(3, lambda: Killed("killed as it commits entries"), of_entries=True)
 
     def depose() -> None:
         if world.healed == healed:
-            _replace_leader(world, lead, ways)
+            replace_leader(world, lead, ways)
 
     def follow_up(patience: int) -> None:
         if world.healed != healed:
@@ -258,7 +258,7 @@ def corner(world: World, machines: list[Machine], event: Event) -> None:
     world.clockwork.later(0.005, follow_up, 400)
 
 
-def _replace_leader(world: World, leader: Machine, ways: list[tuple[str, str]]) -> None:
+def replace_leader(world: World, leader: Machine, ways: list[tuple[str, str]]) -> None:
     """The leader is killed, and down until the others have had time to elect one of them."""
     if leader.is_up:
         world.crash(leader)
@@ -274,17 +274,17 @@ def forget(world: World, machines: list[Machine], event: Event) -> None:
     """
     leader = world.leader()
     followers = [machine for machine in machines if machine is not leader]
-    if leader is None or not followers or not _may_lose(world, followers[0]):
+    if leader is None or not followers or not may_lose(world, followers[0]):
         return
     only, lead = followers[0], leader
     others = [name for name in world.machines if name not in (leader.name, only.name)]
-    ways = _between([leader.name], others)
+    ways = between([leader.name], others)
     world.network.block(ways)
     healed = world.healed
 
     def lose() -> None:
-        if world.healed == healed and _may_lose(world, only):
-            _lose(world, only, 0.0)
+        if world.healed == healed and may_lose(world, only):
+            lose_disk(world, only, 0.0)
             world.clockwork.later(0.005, follow_up, 600)
 
     def follow_up(patience: int) -> None:
@@ -293,7 +293,7 @@ def forget(world: World, machines: list[Machine], event: Event) -> None:
         if patience and not (only.replica is not None and only.replica.engine.counts):
             world.clockwork.later(0.005, follow_up, patience - 1)
         else:
-            _replace_leader(world, lead, ways)
+            replace_leader(world, lead, ways)
 
     world.clockwork.later(1.0, lose)
 
@@ -351,15 +351,15 @@ def bit_flip(world: World, machines: list[Machine], event: Event) -> None:
 def wipe(world: World, machines: list[Machine], event: Event) -> None:
     """A disk is lost and replaced."""
     machine = machines[0]
-    if _may_lose(world, machine):
-        _lose(world, machine, event.for_s)
+    if may_lose(world, machine):
+        lose_disk(world, machine, event.for_s)
 
 
-def _may_lose(world: World, machine: Machine) -> bool:
+def may_lose(world: World, machine: Machine) -> bool:
     return world.remember() and all(other.disk.is_sound for other in world.machines.values() if other is not machine)
 
 
-def _lose(world: World, machine: Machine, rest_s: float) -> None:
+def lose_disk(world: World, machine: Machine, rest_s: float) -> None:
     world.crash(machine)
     machine.disk.wipe()
     world.boot_soon(machine, rest_s)
@@ -373,7 +373,7 @@ def rot(world: World, machines: list[Machine], event: Event) -> None:
     if leader is None or not followers:
         return
     lead, away = leader, followers[0]
-    _kill(world, away, event)
+    kill_now(world, away, event)
     healed = world.healed
 
     def flip() -> None:

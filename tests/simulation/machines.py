@@ -177,6 +177,8 @@ class World:
         self.counts: dict[str, int] = {}
         self.tuning = variant.tuning(TUNINGS[plan.tuning])
         self.healed = 0
+        self.story_over_s = 0.0
+        """One story is told at a time (`tests.simulation.stories`)."""
         self.changes = 0
         """Changes of the members that are under way."""
         oracle.true_ms = lambda: EPOCH_MS + self.present.now_s() * 1000

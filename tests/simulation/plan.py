@@ -111,6 +111,10 @@ KINDS = {
     "rot": 2,
     "forget": 2,
 }
+STORIES = {"ghost": 1, "laggard": 1, "comeback": 1, "flood": 1}
+"""Told only when asked for (`--faults`), one in an episode: what goes wrong afterwards may undo what they show."""
+OF_FIVE = frozenset({"comeback"})
+"""Stories that three machines cannot tell."""
 
 
 # Heartbeats (ms), the silence after which a leader may be doubted (ms), and the ease: in earnest, and more seldom. What
@@ -128,7 +132,9 @@ def make(seed: int, only: Collection[str] = ()) -> Plan:
     delay_s = (0.0002, rng.choice((0.001, 0.005, 0.05)))
     kinds = {kind: weight for kind, weight in KINDS.items() if rng.random() < 0.6} or {"kill": 1}
     if only:
-        kinds = {kind: KINDS[kind] for kind in only}
+        kinds = {kind: (KINDS | STORIES)[kind] for kind in only}
+        machines = len(NAMES) if OF_FIVE.issuperset(only) else machines
+        names = NAMES[:machines]
     return Plan(
         seed=seed,
         machines=machines,
@@ -162,6 +168,8 @@ def _episode(rng: random.Random, names: tuple[str, ...], kinds: dict[str, int]) 
     trouble_s = rng.uniform(20.0, 60.0)
     gap_s = rng.choice((0.5, 1.5, 4.0))
     events, at_s = [], rng.uniform(0.0, 2.0)
+    if STORIES.keys() >= kinds.keys():
+        return Episode(22.0, [_event(rng, 5.0, rng.choice(list(kinds)), names)])
     while at_s < trouble_s:
         kind = rng.choices(list(kinds), list(kinds.values()))[0]
         events.append(_event(rng, at_s, kind, names))
@@ -185,6 +193,9 @@ def _event(rng: random.Random, at_s: float, kind: str, names: tuple[str, ...]) -
         "slow_disk": rng.uniform(5.0, 50.0),
         "slow_link": rng.choice((0.05, 0.3, 1.0, 3.0)),
         "clock_jump": rng.choice((-3600.0, 3600.0, rng.uniform(-60.0, 60.0))),
+        "ghost": rng.uniform(1.2, 2.0),
+        "laggard": rng.uniform(0.2, 0.8),
+        "flood": rng.uniform(0.05, 0.2),
         "bit_flip": rng.choice((0.02, 0.2, 1.0)),
         "halves": float(rng.randrange(1, len(names))),
     }.get(kind, 0.0)

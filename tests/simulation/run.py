@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+import tests.simulation.stories  # noqa: F401 (faults of its own)
 from storage import queries
 from storage.block import encode_block, parts
 from storage.operations import Receive, Received, Refused, Send, Sent

@@ -43,6 +43,7 @@ def test_every_promise_is_kept_whatever_goes_wrong(seed: int) -> None:
         ("welcomes-at-once", ["forget"]),
         ("believes-stale-receipts", ["kill"]),
         ("believes-old-verdicts", ["slow_disk"]),
+        ("trusts-old-answers", ["comeback"]),
         ("wakes-nobody", ["kill"]),
     ],
 )
