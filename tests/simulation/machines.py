@@ -32,6 +32,7 @@ import cluster.peers
 import cluster.process
 import cluster.replica
 import cluster.shard
+from cluster import identity
 from cluster.client import NO_QUORUM_S, Client, ClusterTrouble, Reply
 from cluster.keeper import Keeper
 from cluster.membership import ChangeRefusedError
@@ -53,7 +54,6 @@ from tests.simulation.plan import Plan
 from tests.storage.naive_sifting import SELECTORS_MAX, WINDOW_MS
 
 T = TypeVar("T")
-CLUSTER = "simulated"
 RESTART_S = (0.3, 1.5)
 """How soon a node that has ended is started again, as systemd would."""
 HOP_S = (0.0001, 0.0005)
@@ -71,24 +71,26 @@ SIFT_MESSAGES_MAX = 8
 HANG_S = 5.0
 """After how long a client notices that a machine without power does not answer."""
 
-# Small numbers, so that limits are met all the time.
+# Small numbers, so that limits are met all the time. On a slow network enough may be under way for the load, though.
+_TIGHT = Tuning(
+    batch_bytes=1000,
+    batch_entries=4,
+    window_messages=3,
+    window_bytes=2000,
+    apply_entries=5,
+    apply_bytes=2000,
+    cache_bytes=500,
+    journal_keep_entries=12,
+    compact_steps=4,
+    piece_bytes=700,
+    window_pieces=2,
+    snapshot_stall_s=2.0,
+    snapshot_linger_s=1.0,
+)
 TUNINGS = {
     "plain": Tuning(),
-    "tight": Tuning(
-        batch_bytes=1000,
-        batch_entries=4,
-        window_messages=3,
-        window_bytes=2000,
-        apply_entries=5,
-        apply_bytes=2000,
-        cache_bytes=500,
-        journal_keep_entries=12,
-        compact_steps=4,
-        piece_bytes=700,
-        window_pieces=2,
-        snapshot_stall_s=2.0,
-        snapshot_linger_s=1.0,
-    ),
+    "tight": _TIGHT,
+    "far": replace(_TIGHT, window_messages=12, window_bytes=8000, window_pieces=8, snapshot_linger_s=3.0),
 }
 
 
@@ -317,15 +319,16 @@ class World:
     def _run_shard(self, process: Process) -> None:
         plan, name, disk = self.plan, process.machine.name, process.machine.disk
         disk.founders = disk.founders or sorted({*self.members(), name})
+        peers = {other: address(other) for other in disk.founders}
         config = ShardConfig(
             parent=0,
             node=name,
-            cluster=CLUSTER,
+            cluster=identity.found(name, peers).cluster,
             shard=0,
             directory=f"/simulated/{name}",
             socket=f"/simulated/{name}/socket",
             listen=address(name),
-            peers={other: address(other) for other in disk.founders},
+            peers=peers,
             founders=disk.founders,
             store_bytes_max=1 << 30,
             room_reserve_bytes=1 << 20,

@@ -130,6 +130,7 @@ def make(seed: int, only: Collection[str] = ()) -> Plan:
     heartbeat_ms, election_min_ms, ease = rng.choices(TIMINGS, TIMING_WEIGHTS)[0]
     names = NAMES[:machines]
     delay_s = (0.0002, rng.choice((0.001, 0.005, 0.05)))
+    tight = "far" if delay_s[1] > 0.01 else "tight"
     kinds = {kind: weight for kind, weight in KINDS.items() if rng.random() < 0.6} or {"kill": 1}
     if only:
         kinds = {kind: (KINDS | STORIES)[kind] for kind in only}
@@ -138,7 +139,7 @@ def make(seed: int, only: Collection[str] = ()) -> Plan:
     return Plan(
         seed=seed,
         machines=machines,
-        tuning=rng.choice(("tight", "tight", "plain")),
+        tuning=rng.choice((tight, tight, "plain")),
         ease=ease,
         heartbeat_ms=heartbeat_ms,
         election_min_ms=election_min_ms,
