@@ -57,7 +57,8 @@ class ClusterClock:
     def catch_up(self, stamp_ms: int) -> None:
         """Another replica has come to `stamp_ms`: as a leader that has stamped nothing yet, be no earlier."""
         if stamp_ms > self.stamp_ms():
-            self._base_ms, self._base_s = float(stamp_ms), self._monotonic()
+            self._base_ms = float(stamp_ms)
+            self._base_s = self._steered_s = self._monotonic()  # as in `observe`
             self.anchored = True
 
     def hear(self, node: str, wall_ms: int) -> None:

@@ -110,6 +110,19 @@ def test_a_long_time_of_following_does_not_add_up_to_a_step() -> None:
     assert clock.now_ms() == pytest.approx(before_ms + 100, abs=5)
 
 
+def test_a_long_wait_for_the_others_does_not_add_up_to_a_step() -> None:
+    """Who has waited for them alone for hours is told the time by them, and leads."""
+    now_s = 0.0
+    clock = ClusterClock(lambda: now_s)
+    now_s = 36_000.0
+    clock.catch_up(START_MS)
+    for node in "ab":
+        clock.hear(node, START_MS - HOUR_MS)
+    now_s += 0.1
+    clock.steer(2, 0)
+    assert clock.now_ms() == pytest.approx(START_MS + 100, abs=5)
+
+
 def test_cluster_time_never_runs_back_and_comes_nearer_by_one_in_a_hundred() -> None:
     trio = Trio()
     leader, followers = busy(trio)
