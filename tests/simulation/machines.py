@@ -47,9 +47,10 @@ from storage.operations import Operation
 from storage.state import StorageFailure
 from tests.simulation.broken import Variant
 from tests.simulation.clockwork import Clockwork, Killed, Process
+from tests.simulation.cluster_time import EPOCH_MS
 from tests.simulation.disk import Disk, DiskStore
 from tests.simulation.network import Network, Socket
-from tests.simulation.oracle import EPOCH_MS, Oracle
+from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Plan
 from tests.storage.naive_sifting import SELECTORS_MAX, WINDOW_MS
 
@@ -183,7 +184,8 @@ class World:
         """One story is told at a time (`tests.simulation.stories`)."""
         self.changes = 0
         """Changes of the members that are under way."""
-        oracle.true_ms = lambda: EPOCH_MS + self.present.now_s() * 1000
+        oracle.time.true_ms = lambda: EPOCH_MS + self.present.now_s() * 1000
+        oracle.time.skews_ms = lambda: [machine.skew_s * 1000 for machine in self.machines.values()]
 
     def _machine(self, name: str, skew_s: float, pace: float) -> Machine:
         disk = self.variant.disk(random.Random(f"disk {self.plan.chance} {name}"), self.plan.commit_s, self.plan.copy_s)

@@ -32,6 +32,7 @@ from storage.operations import (
 from storage.records import Queue
 from storage.sift_operations import Sift
 from storage.state import StorageFailure
+from tests.simulation.cluster_time import ClusterTime
 from tests.simulation.disk import DiskStore, Watch
 from tests.simulation.sieves import ON, SIEVES
 from tests.storage import naive
@@ -45,11 +46,6 @@ class Violation(BaseException):
         super().__init__(f"{check}: {detail}")
         self.check, self.detail = check, detail
 
-
-EPOCH_MS = 1_800_000_000_000
-"""True time at the beginning of the world."""
-AHEAD_MS_MAX = 700
-"""The machines' clocks are half a second off at most, one excepted; the rest is rounding and drift."""
 
 Counts = tuple[int, int, int, int, int]
 
@@ -79,9 +75,7 @@ class Oracle(Watch):
         self.counts: dict[str, list[tuple[int, Counts | None]]] = {}
         self.sends: dict[bytes, tuple[str, Sent]] = {}
         self.totals: dict[str, int] = {}
-        self.true_ms: Callable[[], float] = lambda: 0.0
-        self._leads: list[tuple[float, float]] = [(EPOCH_MS, 0.0)]
-        """By how much (ms) a leader's cluster clock was ahead of true time, and since when (ms)."""
+        self.time = ClusterTime(self.violate)
         self._seen: dict[Replica, list[int]] = {}
 
     def violate(self, check: str, detail: str) -> None:
@@ -113,6 +107,7 @@ class Oracle(Watch):
     def began(self, replica: Replica) -> None:
         self._seen = {other: seen for other, seen in self._seen.items() if other.name != replica.name}
         self._seen[replica] = [replica.engine.commit_index, 0]
+        self.time.began(replica)
 
     def ticked(self, replica: Replica) -> None:
         """A replica has done all there was to do, and made it durable."""
@@ -159,29 +154,6 @@ class Oracle(Watch):
                         f"{replica.name} leads in term {term} without entry {index}, committed in term "
                         f"{self.committed_in[index]}",
                     )
-
-    # --- cluster time -------------------------------------------------------------------------------------------------
-
-    def stamped(self, name: str, clock_ms: int) -> None:
-        """A leader has come to `clock_ms`. It may be behind true time, but not ahead of the machines' clocks."""
-        true_ms = self.true_ms()
-        ahead_ms = clock_ms - true_ms
-        if abs(ahead_ms - self._leads[-1][1]) > 5:
-            self._leads.append((true_ms, ahead_ms))
-            if ahead_ms > AHEAD_MS_MAX:
-                self.violate("cluster time is the median", f"at {name} it is {ahead_ms:.0f} ms ahead of true time")
-            self.totals["ms the clock was behind max"] = max(
-                self.totals.get("ms the clock was behind max", 0), int(-ahead_ms)
-            )
-
-    def leapt_s(self, since_s: float) -> float:
-        """By how much cluster time has gained on true time since then."""
-        least_ms = last_ms = self._leads[-1][1]
-        for at_ms, ahead_ms in reversed(self._leads):
-            least_ms = min(least_ms, ahead_ms)
-            if at_ms < EPOCH_MS + since_s * 1000:
-                break
-        return (last_ms - least_ms) / 1000
 
     # --- the rules ----------------------------------------------------------------------------------------------------
 
@@ -343,7 +315,12 @@ class Watched(Replica):
 
     def __init__(self, oracle: Oracle, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.oracle = oracle
+        self.oracle, self._observe = oracle, self.engine._observe
+        self.engine._observe = self._told
+
+    def _told(self, stamp_ms: int) -> None:
+        self.oracle.time.told(self, stamp_ms)
+        self._observe(stamp_ms)
 
     def _lead(self, leadership: Leadership, now_s: float) -> None:
         engine, before_index = self.engine, self.engine.last_index
@@ -355,7 +332,7 @@ class Watched(Replica):
         super().tick()
         self.oracle.ticked(self)
         if self.engine.is_leader and self.clock.anchored:
-            self.oracle.stamped(self.name, self.clock.now_ms())
+            self.oracle.time.stamped(self, self.clock.now_ms())
 
 
 def check_shape(store: DiskStore, model: Naive) -> None:

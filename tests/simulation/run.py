@@ -47,7 +47,7 @@ class Run:
             plan, variant, self.oracle, None if log is None else lambda who, text: log(self.now_s, who, text)
         )
         self.oracle.halt = self.world.clockwork.halt
-        self.history = History(self.oracle.violate, self.oracle.leapt_s)
+        self.history = History(self.oracle.violate, self.oracle.time.leapt_s)
         self.probes = 0
 
     @property
@@ -67,6 +67,7 @@ class Run:
                 self.go_on(episode.trouble_s)
                 self.calm()
             self._check_return()
+            self.oracle.totals["ms the clock was behind max"] = self.oracle.time.behind_ms_max
 
     def go_on(self, seconds: float) -> None:
         self.world.clockwork.run(self.now_s + seconds)
