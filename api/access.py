@@ -30,7 +30,8 @@ from api.problem import Problem
 from api.request import SETTINGS, read_bytes
 from api.rights import NAMED, ROUTES, TOLD_BY_THE_NODE, AccessKey, Grant, Need, Right
 from api.sealing import SealError, SealFile
-from cluster.client import Client, ClusterTrouble
+from cluster.client import Client
+from cluster.trouble import ClusterTrouble
 from storage import records
 from storage.access_operations import AccessKeyList, ListAccessKeys
 from storage.operations import Operation

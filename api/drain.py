@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from cluster.client import ClusterTrouble, Reply
+from cluster.client import Reply
+from cluster.trouble import ClusterTrouble
 from storage.operations import Receive
 
 LINGER_S = 0.25

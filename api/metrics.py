@@ -24,8 +24,10 @@ from api.measures import METER, Meter
 from api.problem import SERVER
 from api.request import SETTINGS
 from api.rest import CLIENT, look_here
-from cluster.client import Client, ClusterTrouble, Status
+from cluster.client import Client
 from cluster.metrics import LATENCY_S, GatewayMetrics, Histogram, ProcessMetrics, ShardMetrics
+from cluster.status import Status
+from cluster.trouble import ClusterTrouble
 from storage.queue_operations import ListQueues, QueueInfo, QueueList
 
 QUEUES_MAX = 500

@@ -10,9 +10,9 @@ import structlog
 from aiohttp import web
 
 from api.measures import PROBLEM
-from cluster.client import ClusterTrouble
 from cluster.repair import REPLICA_DAMAGED
 from cluster.room import STORE_FULL
+from cluster.trouble import ClusterTrouble
 from storage import codes
 from storage.operations import Refused
 

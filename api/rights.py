@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar, assert_never
 
 import msgspec
 
-from cluster.client import ClusterTrouble
+from cluster.trouble import ClusterTrouble
 from storage.access import ADMIN, ALL_QUEUES, matches
 from storage.access_operations import CreateAccessKey, ListAccessKeys, RevokeAccessKey
 from storage.message_operations import (

@@ -31,7 +31,8 @@ from api.problem import SERVER, Problem
 from api.request import SETTINGS, read_bytes
 from api.rest import CLIENT, under_key
 from api.rights import Grant
-from cluster.client import ClusterTrouble, Reply
+from cluster.client import Reply
+from cluster.trouble import ClusterTrouble
 from storage import codes
 from storage.operations import Keyed, Operation, Receive, Refused
 

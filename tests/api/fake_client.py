@@ -12,11 +12,14 @@ from aiohttp import ClientSession, TCPConnector
 
 from api.http import HttpServer
 from api.request import HttpSettings
-from cluster.client import Client, ClusterTrouble, NodeStatus, Reply, ShardDigest, ShardStatus, Status
+from cluster.client import Client, Reply
 from cluster.dispatcher import Request
 from cluster.metrics import GatewayMetrics, PeerMetrics, ProcessMetrics, ReplicaMetrics, ShardMetrics
 from cluster.occurrences import Occurrences
+from cluster.questions import ShardDigest
 from cluster.router import Router
+from cluster.status import NodeStatus, ShardStatus, Status
+from cluster.trouble import ClusterTrouble
 from cluster.wire import ScrubReport, ToldLook, ToldMetrics
 from storage import queries, redrive_look
 from storage.machine import apply

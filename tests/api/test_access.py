@@ -17,7 +17,7 @@ from botocore.credentials import Credentials
 
 from api import access, rights, sealing
 from api.rights import NAMED, ROLES, ROUTES, AccessKey, Grant, Need, Right
-from cluster.client import ClusterTrouble
+from cluster.trouble import ClusterTrouble
 from storage import operations
 from storage.access_operations import ListAccessKeys, RevokeAccessKey
 from storage.operations import Ack, Keyed, Operation, Send, Transaction

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.client import ClusterTrouble, Reply
+from cluster.client import Reply
+from cluster.trouble import ClusterTrouble
 from storage.operations import Operation, Receive
 from storage.queue_operations import GetQueue
 from tests.api.asking import ask, send

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from api.problem import REFUSALS
-from cluster.client import ClusterTrouble
 from cluster.repair import REPLICA_DAMAGED
 from cluster.room import STORE_FULL
+from cluster.trouble import ClusterTrouble
 from storage.codes import CODES
 from storage.operations import Refused
 from tests.api.asking import PROBLEM, ask

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.client import ClusterTrouble
+from cluster.trouble import ClusterTrouble
 from storage.operations import Ack, Keyed
 from tests.api.asking import MSGPACK, ask, receipts, send
 from tests.api.fake_client import Gateway

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.client import Client, ClusterTrouble
+from cluster.client import Client
+from cluster.trouble import ClusterTrouble
 from cluster.wire import (
     ASK,
     HELLO,
@@ -124,7 +125,7 @@ async def test_a_silent_connection_is_dialled_again(
     shard: Shard, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a machine loses its power: no goodbye comes, and its next life does not know the connection."""
-    monkeypatch.setattr("cluster.client.GIVE_UP_S", 0.1)
+    monkeypatch.setattr("cluster.links.GIVE_UP_S", 0.1)
 
     def fall_silent(connection: Connection, item: Item) -> None:
         shard.on_operation = shard.done

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from cluster.client import Client, ClusterTrouble
+from cluster.client import Client
 from cluster.membership import ChangeRefusedError
+from cluster.trouble import ClusterTrouble
 from cluster.wire import (
     ASK,
     HELLO,

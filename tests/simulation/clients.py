@@ -7,7 +7,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cluster.client import ClusterTrouble, Reply
+from cluster.client import Reply
+from cluster.trouble import ClusterTrouble
 from storage.block import Part, encode_block, parts
 from storage.codes import SELECTOR_LIMIT
 from storage.message_operations import Browse, ChangeMessage, Page

@@ -27,19 +27,22 @@ import structlog
 
 import cluster.client
 import cluster.keeper
+import cluster.links
 import cluster.metrics
 import cluster.peers
 import cluster.process
 import cluster.replica
 import cluster.shard
 from cluster import identity
-from cluster.client import NO_QUORUM_S, Client, ClusterTrouble, Reply
+from cluster.client import Client, Reply
 from cluster.keeper import Keeper
+from cluster.links import NO_QUORUM_S
 from cluster.membership import ChangeRefusedError
 from cluster.metrics import LAG_PROBE_S
 from cluster.peers import PING_S, SILENCE_S
 from cluster.replica import Replica
 from cluster.shard import REPORT_S, Shard, ShardConfig
+from cluster.trouble import ClusterTrouble
 from cluster.tuning import Tuning
 from storage import machine as rules
 from storage import sift_look, sifting
@@ -217,6 +220,7 @@ class World:
             ease = self.plan.ease
             put(cluster.peers, PING_S=PING_S * ease, SILENCE_S=SILENCE_S * ease)
             put(cluster.shard, REPORT_S=REPORT_S * ease)
+            put(cluster.links, NO_QUORUM_S=NO_QUORUM_S * ease)
             put(cluster.client, NO_QUORUM_S=NO_QUORUM_S * ease)
             put(cluster.metrics, LAG_PROBE_S=LAG_PROBE_S * 100)
             put(cluster.keeper, **{name: partial(self._beside, name) for name in BESIDE})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.client import ClusterTrouble
+from cluster.trouble import ClusterTrouble
 from cluster.tuning import Tuning
 from storage.operations import PutQueue
 from storage.settings import QueueSettings
