@@ -103,8 +103,12 @@ async def shard(tmp_path: Path) -> AsyncIterator[Shard]:
 
 @pytest.fixture
 async def client(shard: Shard, tmp_path: Path) -> AsyncIterator[Client]:
+    """Connected: what is not answered soon has been sent at least."""
     client = Client("n1", f"unix:{tmp_path / 's'}")
     await client.start()
+    async with asyncio.timeout(30):
+        while client.status().shards[0].leader is None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     yield client
     await client.close()
 
