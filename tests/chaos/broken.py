@@ -81,6 +81,20 @@ def any_token() -> None:
     setattr(settling, "_settle_chunk", settle)  # noqa: B010
 
 
+def no_extension() -> None:
+    """A lease that is extended ends when it would have."""
+    from storage import settling
+    from storage.operations import Extend
+
+    real = settling._settle_segment
+
+    def settle(turn: Any, queue: Any, operation: Any, *rest: Any) -> None:
+        if type(operation) is not Extend:
+            real(turn, queue, operation, *rest)
+
+    setattr(settling, "_settle_segment", settle)  # noqa: B010
+
+
 def no_fifo() -> None:
     """A fifo queue is made as one that is not: its groups are nobody's alone, and go on while a message waits."""
     from storage import machine, queue_rules
@@ -109,6 +123,7 @@ BROKEN: dict[str, Callable[[], None]] = {
     "goes-on": goes_on,
     "no-checksums": no_checksums,
     "any-token": any_token,
+    "no-extension": no_extension,
     "no-fifo": no_fifo,
     "no-marks": no_marks,
 }

@@ -24,7 +24,7 @@ SHOWN_MAX = 5
 
 ACKED, NACKED, STALE, UNKNOWN, DIED, HELD = "acked", "nacked", "stale", "unknown", "died", "held"
 """How a delivery ended for its consumer. UNKNOWN: the ack or nack was never answered; DIED: the consumer never tried;
-HELD: it still held the message when the history was written down."""
+HELD: it still held the message when the history was written down. STALE: whatever it asked for came too late."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +40,7 @@ class Sending:
     """The group of a fifo queue to which all of it belongs."""
     kinds: list[str] = field(default_factory=list)
     """By body, the attribute at which filters look; none where nobody filters."""
+    delay_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -62,11 +63,13 @@ class Delivery:
     delay_s: float = 0.0
     group: str = ""
     kind: str = ""
+    extended_s: float = -inf
+    """When it was asked that the lease last as long again from then on, if that is known to be done."""
 
     @property
     def lease_ends_s(self) -> float:
         """The lease lasts at least until then if nobody ends it: it began after it was asked for."""
-        return self.asked_s + self.lease_s * (1 - SLEW)
+        return max(self.asked_s, self.extended_s) + self.lease_s * (1 - SLEW)
 
     @property
     def held_until_s(self) -> float:
@@ -237,6 +240,8 @@ def _check_queue(sendings: list[Sending], receivings: list[Receiving], found: Fi
     _check_filters(kinds, receivings, found)
     if any(sending.group for sending in sendings):
         _check_groups(sendings, receivings, found)
+    elif any(sending.delay_s for sending in sendings):
+        _check_delays(sendings, messages, found)
     else:
         _check_order_of_receives(kinds, receivings, found)
         _check_empty_receives(sendings, kinds, messages, receivings, found)
@@ -452,6 +457,15 @@ def _check_order(spans: list[tuple[float, float, int, int]], what: str, found: F
                 f"order: {what} {span[2]} at {span[0]:.3f} to {span[1]:.3f}, "
                 f"after {highest} was, at {holder[0]:.3f} to {holder[1]:.3f}"
             )
+
+
+def _check_delays(sendings: list[Sending], messages: dict[int, list[Delivery]], found: Findings) -> None:
+    """Nothing comes before the delay with which it was sent is over."""
+    due_s = {body: each.asked_s + each.delay_s * (1 - SLEW) for each in sendings for body in each.bodies}
+    for deliveries in messages.values():
+        first = deliveries[0]
+        if first.received_s < due_s.get(first.body, -inf):
+            found.violations.append(f"came before its delay was over: {_told(first)}")
 
 
 def _check_groups(sendings: list[Sending], receivings: list[Receiving], found: Findings) -> None:

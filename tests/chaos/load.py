@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from tests.chaos.history import DIED, UNKNOWN, Delivery, History, Receiving, Sending, check
+from tests.chaos.history import DIED, STALE, UNKNOWN, Delivery, History, Receiving, Sending, check
 from tests.processes.nodes import POLL_S, Cluster, eventually
 
 RETRY_POLLS_MAX = 10
@@ -27,6 +27,8 @@ ERA_S, ERAS_MAX = 20.0, 12
 """The first filter is a new one so often, so that what is there is put to it. A queue has 16 filters at most."""
 DRAIN_S = 90.0
 """How long a drain may take: the longest lease, and what a slow machine needs."""
+DELAYS_MS = (0, 500, 3000)
+"""Delays with which messages of delayed queues are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Habits:
     """Those whose messages are of several kinds, and whose consumers mostly want some of them only."""
     unfiltered_share: float = 0.25
     """How often a consumer of those wants everything. While queues are drained, none does: what filters miss stays."""
+    delayed_queues: tuple[str, ...] = ()
+    """Those to which most batches are sent with a delay."""
     batch_max: int = 5
     body_bytes_max: int = 0
     """Bodies are filled up to a random size of at most that."""
@@ -58,6 +62,8 @@ class Habits:
     """A consumer forgets its messages."""
     dawdle_chance: float = 0.0
     """A consumer acks when its lease is about to end, or over."""
+    extend_chance: float = 0.0
+    """A consumer extends its leases when half of their time is over, and acks when they would have been over."""
     work_s: float = 0.0
     """Mean time that a consumer takes before it acks."""
     patience_s: float = 60.0
@@ -168,7 +174,10 @@ class Load:
                 bodies.append(f"{who}-{count}-".ljust(int(habits.body_bytes_max * rng.random() ** 3), "x"))
                 count += 1
             sending = Sending(rng.choice(habits.queues), [body.rstrip("x") for body in bodies], time.monotonic())
-            options = {}
+            options: dict[str, Any] = {}
+            if sending.queue in habits.delayed_queues:
+                options["delay_ms"] = rng.choice(DELAYS_MS)
+                sending.delay_s = options["delay_ms"] / 1000
             if sending.queue in habits.fifo_queues:
                 options["group"] = sending.group = rng.choice(habits.groups)
             kinds: list[dict[str, str]] = [{} for _ in bodies]
@@ -243,20 +252,43 @@ class Load:
 
     async def _settle(self, rng: random.Random, queue: str, mine: list[Delivery]) -> None:
         habits, dice = self.habits, rng.random()
-        wish: dict[str, Any] = {"receipts": [delivery.receipt for delivery in mine]}
         if self.producing and dice < habits.death_chance:
             for delivery in mine:
                 delivery.end = DIED
             return
-        what = "nack" if self.producing and dice < habits.death_chance + habits.nack_chance else "ack"
-        if what == "nack":
-            wish["delay_ms"] = rng.choice((0, 0, 500, 2000))
+        what, delay = "ack", {}
+        if self.producing and dice < habits.death_chance + habits.nack_chance:
+            what, delay = "nack", {"delay_ms": rng.choice((0, 0, 500, 2000))}
         elif self.producing and rng.random() < habits.dawdle_chance:
             await self._pause(mine[0].lease_s * rng.uniform(0.8, 1.5))
+        elif self.producing and rng.random() < habits.extend_chance:
+            mine = await self._extend(rng, queue, mine)
         elif habits.work_s:
             await self._pause(rng.expovariate(1 / habits.work_s))
-        asked = await self._ask(what, rng, f"/v1/queues/{queue}/{what}", wish)
-        results = [result["status"] for result in asked.answer["results"]] if asked.answer else [UNKNOWN] * len(mine)
+        asked, results = await self._tell(rng, queue, what, mine, delay)
         for delivery, delivery.end in zip(mine, results, strict=True):
             delivery.wish, delivery.end_asked_s, delivery.end_known_s = what, asked.asked_s, asked.answered_s
-            delivery.delay_s = wish.get("delay_ms", 0) / 1000
+            delivery.delay_s = delay.get("delay_ms", 0) / 1000
+
+    async def _extend(self, rng: random.Random, queue: str, mine: list[Delivery]) -> list[Delivery]:
+        """Extend leases, and go on until after they would have been over. Returns what is still held."""
+        await self._pause(mine[0].lease_s / 2)
+        asked, results = await self._tell(rng, queue, "extend", mine, {"lease_ms": self.habits.lease_ms})
+        for delivery, result in zip(mine, results, strict=True):
+            if result == STALE:
+                delivery.end, delivery.end_asked_s, delivery.end_known_s = STALE, asked.asked_s, asked.answered_s
+            elif result == "extended":
+                delivery.extended_s = asked.asked_s
+        await self._pause(mine[0].lease_s * rng.uniform(0.6, 0.8))
+        return [delivery for delivery in mine if delivery.end != STALE]
+
+    async def _tell(
+        self, rng: random.Random, queue: str, what: str, mine: list[Delivery], wish: dict[str, int]
+    ) -> tuple[_Asked, list[str]]:
+        """Ask for something to be done with what is held. Returns how each of it went."""
+        if not mine:
+            return _Asked(time.monotonic()), []
+        receipts = [delivery.receipt for delivery in mine]
+        asked = await self._ask(what, rng, f"/v1/queues/{queue}/{what}", {"receipts": receipts} | wish)
+        results = [result["status"] for result in asked.answer["results"]] if asked.answer else [UNKNOWN] * len(mine)
+        return asked, results

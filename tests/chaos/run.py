@@ -27,9 +27,10 @@ PAIR_CHANCE = 0.3
 CALM_S = (0.5, 3.0)
 """How long nothing goes wrong between two faults."""
 HABITS = Habits(
-    queues=("q", "r", "f", "s"),
+    queues=("q", "r", "f", "s", "d"),
     fifo_queues=("f",),
     filtered_queues=("s",),
+    delayed_queues=("d",),
     batch_max=20,
     body_bytes_max=8000,
     receive_max=50,
@@ -39,6 +40,7 @@ HABITS = Habits(
     nack_chance=0.04,
     death_chance=0.02,
     dawdle_chance=0.03,
+    extend_chance=0.05,
     work_s=0.1,
 )
 

@@ -102,6 +102,21 @@ def test_a_receive_without_an_answer_explains_no_more_than_it_asked_for() -> Non
     assert findings.violations == ["unexplained: 11 deliveries that nobody saw, at most 10 were lost"]
 
 
+def test_a_lease_may_be_extended_and_a_delayed_message_come_after_later_ones() -> None:
+    delayed = replace(sent("b", ids=[2]), delay_s=3)
+    findings = found(
+        A,
+        delayed,
+        sent("c", ids=[3], at_s=0.2),
+        received(given(3, "c", 1)),
+        nothing(1.5),
+        received(given(2, "b", 3)),
+        received(replace(given(1, "a", 3, end=DIED, wish=""), extended_s=8)),
+        received(given(1, "a", 18, attempt=2)),
+    )
+    assert not findings.violations
+
+
 def test_a_lease_may_end_by_the_slew_of_the_cluster_clock_early_and_no_more() -> None:
     died = given(1, "a", 1, end=DIED, wish="")
     assert not found(sent("a", ids=[1]), received(died), received(given(1, "a", 10.81, attempt=2))).violations
@@ -163,6 +178,23 @@ BAD: dict[str, tuple[list[Sending | Receiving], str]] = {
             received(given(1, "a", 3, attempt=2)),
         ],
         "came back before its delay was over",
+    ),
+    "a lease that was extended ends as if it were not": (
+        [
+            A,
+            received(replace(given(1, "a", 1, end=DIED, wish=""), extended_s=6)),
+            received(given(1, "a", 14, attempt=2)),
+        ],
+        "two leases overlap",
+    ),
+    "an ack is stale although the lease was extended": (
+        [A, received(replace(given(1, "a", 1, end=STALE), extended_s=6, end_known_s=14))]
+        + [received(given(1, "a", 20, attempt=2))],
+        "a lease ended early",
+    ),
+    "a message comes before the delay with which it was sent is over": (
+        [replace(A, delay_s=3), received(given(1, "a", 2))],
+        "came before its delay was over: q/1 attempt 1",
     ),
     "an ack is stale although the lease goes on": (
         [A, received(given(1, "a", 1, end=STALE)), received(given(1, "a", 20, attempt=2))],
