@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from tests.chaos.faults import FAULTS, Fault, spread
+from tests.chaos.fault import Fault
+from tests.chaos.faults import FAULTS, spread
 from tests.chaos.fleet import Fleet
 from tests.chaos.history import Findings, History, check
 from tests.chaos.load import Habits, Load

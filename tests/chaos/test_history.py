@@ -188,8 +188,11 @@ BAD: dict[str, tuple[list[Sending | Receiving], str]] = {
         "two leases overlap",
     ),
     "an ack is stale although the lease was extended": (
-        [A, received(replace(given(1, "a", 1, end=STALE), extended_s=6, end_known_s=14))]
-        + [received(given(1, "a", 20, attempt=2))],
+        [
+            A,
+            received(replace(given(1, "a", 1, end=STALE), extended_s=6, end_known_s=14)),
+            received(given(1, "a", 20, attempt=2)),
+        ],
         "a lease ended early",
     ),
     "a message comes before the delay with which it was sent is over": (
