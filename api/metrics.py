@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import get_args
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
@@ -25,6 +26,7 @@ from api.problem import SERVER
 from api.request import SETTINGS
 from api.rest import CLIENT, look_here
 from cluster.client import Client
+from cluster.handover import Cause
 from cluster.metrics import LATENCY_S, GatewayMetrics, Histogram, ProcessMetrics, ShardMetrics
 from cluster.status import Status
 from cluster.trouble import ClusterTrouble
@@ -89,6 +91,10 @@ class Scrape:
         for step in ("asked", "campaigned", "won"):
             steps.add_metric([step], shard.replica.elections.get(step, 0))
         yield steps
+        handovers = _counter("trimaran_handovers", "Times that this replica began to hand over.", "cause")
+        for cause in get_args(Cause):
+            handovers.add_metric([cause], shard.replica.handovers.get(cause, 0))
+        yield handovers
         yield _gauge("trimaran_first_index", "The first entry that can be sent to a peer.", value=shard.first_index)
         yield _gauge("trimaran_last_index", "The last entry of the journal.", value=shard.last_index)
         yield _gauge("trimaran_journal_bytes", "Payload added since the start and kept.", value=shard.journal_bytes)

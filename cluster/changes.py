@@ -71,7 +71,7 @@ class Changes:
         """The leader itself is to be removed: somebody else must lead first."""
         engine = self._engine
         if not wish.has_made_way:
-            engine.transfer()
+            engine.transfer(cause="removal")
             wish.has_made_way = True
         elif engine.may_propose:
             raise ChangeRefusedError(

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from math import inf, nextafter
 
 from cluster.elections import Elections
-from cluster.handover import Handover
+from cluster.handover import Cause, Handover
 from cluster.journal import BrokenInvariantError, Journal
 from cluster.membership import (
     ChangeRefusedError,
@@ -117,6 +118,10 @@ class Engine(Elections):
         self._doubted = doubted
         self.shunned: frozenset[str] = frozenset()
         """Who is handed nothing over to."""
+        self.avoided: frozenset[str] = frozenset()
+        """Who is handed over to only if nobody else has everything."""
+        self.handovers: Counter[Cause] = Counter()
+        """How often since its start this replica has begun to hand over."""
 
         tuning = tuning or Tuning()
         store.begin()
@@ -160,6 +165,11 @@ class Engine(Elections):
         return self.is_leader and not self._handover.is_under_way
 
     @property
+    def is_heir(self) -> bool:
+        """Whether this replica leads because another one has handed over to it."""
+        return self.is_leader and self._forced
+
+    @property
     def has_quorum(self) -> bool:
         """Whether a majority was heard lately: as leader from itself, as follower from a leader or by connection."""
         now_s = self._monotonic()
@@ -192,7 +202,7 @@ class Engine(Elections):
 
     def next_wakeup(self) -> float:
         """Monotonic time in seconds at which `tick` must run even if nothing arrives."""
-        if self.commit_index > self.applied_index or self._can_commit():
+        if self.commit_index > self.applied_index or self._can_commit() or self._handover.is_new:
             return self._monotonic()
         if self.is_leader:
             wakeup_s = self._SyncObj__newAppendEntriesTime
@@ -315,6 +325,12 @@ class Engine(Elections):
         return {self.name} | {name for name in self._connected & followers.keys() if followers[name].echo_s > since_s}
 
     @property
+    def heirs(self) -> dict[str, int]:
+        """As leader: who could take over at once, since it keeps up, and up to where each is known to hold the log."""
+        now_s, patience_s, followers = self._monotonic(), self._tuning.election_min_s, self._replication.followers
+        return {n: index for n, index in self._able().items() if followers[n].keeps_up(now_s, patience_s)}
+
+    @property
     def may_change(self) -> bool:
         """Whether `change` would take one: see `cluster.membership` for why one waits for the other."""
         return (
@@ -337,13 +353,14 @@ class Engine(Elections):
         if is_installed:
             raise ReinstalledError(f"{self.name} begins again on a snapshot")
 
-    def transfer(self, to: str | None = None) -> None:
-        """As leader, hand over to `to`, or to whoever has most, as soon as it has everything; else lead on.
+    def transfer(self, to: str | None = None, *, cause: Cause = "stop") -> None:
+        """As leader, hand over to `to`, or to whoever is first to have everything; else lead on.
 
         No proposals are taken while it is tried, for `transfer_s` at most.
         """
         if self.may_propose and self._voting != {self.name}:
             self._handover.begin(to, self._monotonic() + self._tuning.transfer_s)
+            self.handovers[cause] += 1
 
     def adopt(self, cluster: str) -> None:
         """This blank replica belongs to `cluster` from now on: the next tick remembers it with all that it brings."""
@@ -476,15 +493,18 @@ class Engine(Elections):
     def _hand_over(self) -> None:
         if not self._handover.is_under_way:
             return
+        heir = self._handover.heir(self._able(), self.last_index, self._monotonic(), self.avoided)
+        if heir is not None:
+            self._send(heir, TimeoutNow(self.term))
+
+    def _able(self) -> dict[str, int]:
+        """Who may be handed over to, and up to where each is known to hold the log."""
         fit = self._connected & self._voting - self.shunned
-        able = {
+        return {
             name: follower.match_index
             for name, follower in self._replication.followers.items()
             if name in fit and follower.echo_s > -inf
         }
-        heir = self._handover.heir(able, self.last_index, self._monotonic())
-        if heir is not None:
-            self._send(heir, TimeoutNow(self.term))
 
     def _promote(self) -> None:
         """As leader, make a voter of a learner that holds everything and whose word counts."""

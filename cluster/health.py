@@ -50,6 +50,11 @@ class Health:
         return self._repair is not None and len(self._engine.membership.voters) > 1
 
     @property
+    def reluctance_s(self) -> float:
+        """How much later than others this replica is to campaign."""
+        return RELUCTANCE_S if self.is_unfit else 0.0
+
+    @property
     def next_s(self) -> float:
         """Monotonic time in seconds at which the others are asked again."""
         return self._repair.next_s if self._repair is not None else inf
@@ -61,9 +66,8 @@ class Health:
         if self._repair is None:
             return
         self._repair.step(now_s)
-        self._engine.reluctance_s = RELUCTANCE_S if self.is_unfit else 0.0
         if self.is_unfit:
-            self._engine.transfer()
+            self._engine.transfer(cause="damage")
 
     def asked(self, node: str, message: Ailing) -> None:
         """Another replica asks whether it can be spared."""

@@ -24,7 +24,7 @@ from cluster.occurrences import Occurrences
 from cluster.outbox import Outbox
 from cluster.reads import Reads
 from cluster.receives import Receives
-from cluster.room import STORE_FULL, Room, adds
+from cluster.room import RELIEF_S, STORE_FULL, Room, adds
 from cluster.router import Router
 from cluster.sifting import Sifting
 from storage import codes, queries
@@ -65,6 +65,8 @@ class Leadership:
         self._forgets: dict[int, bytes | memoryview] = {}
         self._proposals: dict[int, _Proposal] = {}
         self._due_ms = inf
+        self._relief_s = monotonic() + RELIEF_S if engine.is_heir else -inf
+        """From when on this replica hands over if it has no room."""
         self._router = Router(store, monotonic)
         self._sifting = Sifting(store, monotonic)
         self._duties = Duties(store, Occurrences(store, self._router.targets), self._sifting)
@@ -88,11 +90,20 @@ class Leadership:
             self._reads.cancel(session, seq)
             self._pending = deque(r for r in self._pending if (r.session, r.seq) != (session, seq))
 
+    def make_way(self, now_s: float) -> None:
+        """Have somebody lead who has room, if this replica has none: what adds then waits instead of being refused."""
+        if now_s < self._relief_s or not self._room.is_scarce(now_s):
+            return
+        heir = self._room.heir(self._engine.membership.voters, self._engine.heirs, now_s)
+        if heir is not None:
+            self._relief_s = now_s + RELIEF_S
+            self._engine.transfer(heir, cause="no_room")
+
     # --- the entry ----------------------------------------------------------------------------------------------------
 
     def propose(self, now_s: float) -> None:
         """Put all that can be done now into one entry, with what is due by the clock."""
-        is_full = not self._room.suffices(self._engine.membership.voters)
+        is_full = not self._room.suffices(self._engine.membership.voters, now_s)
         requests = self._due_requests(now_s, is_full)
         at_ms = self._clock.now_ms()
         items: list[bytes | memoryview] = list(self._duties.due(at_ms, STORE_FULL if is_full else ""))

@@ -79,13 +79,14 @@ class ReplicaMetrics(msgspec.Struct):
     """A replica's work since its process began, through however many engines.
 
     commits: transactions with something in them, each with fsync. replications: from when an own entry was proposed to
-    when it was applied. elections: its steps, by name.
+    when it was applied. elections: its steps, by name. handovers: begun by this replica as leader, by cause.
     """
 
     commits: Histogram = msgspec.field(default_factory=Histogram)
     replications: Histogram = msgspec.field(default_factory=Histogram)
     operations: int = 0
     elections: dict[str, int] = {}
+    handovers: dict[str, int] = {}
 
 
 class ShardMetrics(msgspec.Struct):

@@ -227,6 +227,7 @@ class Replica:
         self._outbox.release()
         self.scrub.committed(self.clock.now_ms(), now_s)
         self._health.mind(now_s, self.scrub.damage)
+        engine.reluctance_s = max(self._health.reluctance_s, self._room.reluctance_s)
 
     def _commit(self) -> None:
         """Make the tick durable. What a tick without entries takes says nothing of the disk, and is not measured."""
@@ -261,6 +262,7 @@ class Replica:
         self._freshness.told(self.engine.commit_index, self.engine.confirmed_since())
         if not self.clock.anchored:
             self._steer(now_s)
+        leadership.make_way(now_s)
         if self.clock.anchored and self.engine.may_propose and self.engine.confirmed_since() > -inf:
             leadership.propose(now_s)
             mark = self.scrub.due(self.clock.now_ms(), now_s)
@@ -278,7 +280,7 @@ class Replica:
 
     def _steer(self, now_s: float) -> None:
         self._steered_s = now_s
-        self._room.measured(self._store.room_bytes())
+        self._room.measured(self._store.room_bytes(), now_s)
         if self.engine.is_leader:
             self.clock.hear(self.name, self._wall_ms())
             self.clock.steer(len(self.engine.membership.voters) // 2 + 1, queries.clock_ms(self._store))
@@ -288,7 +290,8 @@ class Replica:
         if self.engine.confirmed_since() == -inf:
             # Nothing is stamped before a majority has confirmed, so this hears how far a majority has come.
             self.clock.catch_up(clock_ms)
-        self._room.heard(node, room_ok)
+        self._room.heard(node, room_ok, self._monotonic())
+        self.engine.avoided = self._room.crowded
 
     def _doubt(self) -> None:
         """Read everything again now: whoever is to get a copy of a damaged store gets none."""

@@ -98,6 +98,10 @@ class Follower:
             self.is_level = now_s - since_s < patience_s or self.match_index == last_index
             self._race = (last_index, now_s)
 
+    def keeps_up(self, now_s: float, patience_s: float) -> bool:
+        """Whether it is level, and was so a moment ago."""
+        return self.is_level and now_s - self._race[1] < patience_s
+
     def refused(self, prev_index: int, next_index: int) -> None:
         """It does not hold the entry `prev_index`, but everything before `next_index`. Old refusals change nothing."""
         if prev_index <= self.match_index or prev_index >= self.next_index:

@@ -16,6 +16,7 @@ import structlog
 import uvloop
 
 from cluster.admission import Here, Refusal, adopts, refuse
+from cluster.handover import Cause
 from cluster.identity import store_name
 from cluster.keeper import Change, Keeper
 from cluster.membership import configured
@@ -72,6 +73,14 @@ TRANSFER_S = 1.0
 
 ELECTION_STEPS = {"asked": "asks for pre-votes", "campaigned": "campaigns", "won": "won the election"}
 """How the log tells the steps of an election: `trimaran bench failover` reads from it where the time went."""
+
+HANDOVERS: dict[Cause, str] = {
+    "stop": "this node stops",
+    "removal": "this node is to be removed",
+    "damage": "this node's store is damaged",
+    "no_room": "this node's disk has too little room, and others have enough",
+}
+"""How the log tells why a leader hands over."""
 
 _log = structlog.get_logger()
 
@@ -148,6 +157,7 @@ class Shard:
         self._told: Report | None = None
         self._told_s = 0.0
         self._election_steps: Counter[str] = Counter()
+        self._handovers: Counter[Cause] = Counter()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._stopping: asyncio.Future[None] | None = None
@@ -246,7 +256,6 @@ class Shard:
         engine = self._replica.engine
         if not engine.is_leader or len(engine.membership.voters) == 1:
             return
-        _log.info("handing over", term=engine.term)
         engine.transfer()
         self._stopping = asyncio.get_running_loop().create_future()
         self._poke()
@@ -304,6 +313,7 @@ class Shard:
         self._digests_asked, self._sweep = self._digests_due + self._digests_asked, None
         self._digests_due = []
         self._election_steps.clear()
+        self._handovers.clear()
         if change is Change.FORGOTTEN:
             self._peers.reset()
             return
@@ -345,6 +355,11 @@ class Shard:
                 _log.info(ELECTION_STEPS[step], term=engine.term, times=count)
                 self._metrics.elections[step] = self._metrics.elections.get(step, 0) + count
             self._election_steps = engine.election_steps.copy()
+        if engine.handovers.total() != self._handovers.total():
+            for cause, count in (engine.handovers - self._handovers).items():
+                _log.info("handing over", term=engine.term, cause=HANDOVERS[cause])
+                self._metrics.handovers[cause] = self._metrics.handovers.get(cause, 0) + count
+            self._handovers = engine.handovers.copy()
 
     def _tell(self) -> None:
         """Tell the gateways what has changed, and now and then that nothing has."""

@@ -176,12 +176,10 @@ def test_where_there_is_no_room_nothing_is_sent_and_that_is_told() -> None:
     put(trio)
     trio.run(2.0)
     before = sent(trio)
-    for replica in trio.replicas.values():
-        replica._room.reserve_bytes = 1 << 62
+    trio.fill(*trio.names)
     trio.run(2.0)
     assert standing(trio).trouble == "store_full"
-    for replica in trio.replicas.values():
-        replica._room.reserve_bytes = 0
+    trio.make_room(*trio.names)
     trio.run(3.0)
     assert len(sent(trio)) > len(before)
     assert standing(trio).trouble == ""

@@ -579,7 +579,7 @@ def test_an_ailing_leader_serves_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     leader = trio.replicas[trio.leader]
     trio.do(PutQueue("q", QueueSettings()))
     trio.do(Send("q", 1, [Run(1, Options(delay_ms=50))]), encode_block([(b"later", b"")]))
-    monkeypatch.setattr(leader.engine, "transfer", lambda: None)
+    monkeypatch.setattr(leader.engine, "transfer", lambda cause: None)
     leader.scrub.damage = "damaged"
     trio.run(0.1)
     assert leader.engine.is_leader

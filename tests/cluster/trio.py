@@ -70,6 +70,16 @@ class Trio:
         """Whatever these send or are sent is lost from now on; their connections stand."""
         self._blocked.update(names)
 
+    def fill(self, *names: str) -> None:
+        """The disks of these have too little room from now on, until there is less to be kept free."""
+        for name in names:
+            self.replicas[name]._room.reserve_bytes = 1 << 62
+
+    def make_room(self, *names: str) -> None:
+        """The disks of these have room again."""
+        for name in names:
+            self.replicas[name]._room.reserve_bytes = 0
+
     def heal(self) -> None:
         """Nobody is blocked any more."""
         self._blocked.clear()

@@ -54,6 +54,29 @@ async def test_a_full_store_refuses_to_publish_while_receiving_and_acking_go_on(
         await eventually(takes_messages, "there is room again")
 
 
+async def test_a_full_leader_hands_over_and_no_send_is_refused(tmp_path: Path) -> None:
+    extra = ("--store-bytes-max", str(64 * MIB), "--room-reserve-bytes", str(24 * MIB))
+    async with Cluster(tmp_path, 3, extra) as cluster:
+        full = await cluster.leader()
+        for name in cluster.nodes.keys() - {full}:
+            node = cluster.nodes[name]
+            node.kill()
+            node.argv[node.argv.index("--store-bytes-max") + 1] = str(1024 * MIB)
+            node.start()
+            await cluster.ready(name)
+        assert await cluster.leader() == full
+        await cluster.ok(full, "PUT", "/v1/queues/q", {})
+        log, sent = cluster.nodes[full].log, 0
+        while b"too little room" not in log.read_bytes():
+            await cluster.ok(full, "POST", "/v1/queues/q/messages", {"messages": [{"body": "x" * 100_000}] * 3})
+            sent += 3
+            assert sent < 600, "a store of 64 MiB took 60 MB, and was not full"
+        for _ in range(10):
+            await cluster.ok(full, "POST", "/v1/queues/q/messages", {"body": "more"})
+        assert await cluster.leader() != full
+        assert (await cluster.counts(full, "q"))["ready"] == sent + 10
+
+
 async def test_a_wiped_follower_gets_a_copy_while_the_leader_serves(tmp_path: Path) -> None:
     async with Cluster(tmp_path, 3, ("--journal-keep-bytes", str(MIB))) as cluster:
         await cluster.ok("n1", "PUT", "/v1/queues/q", {})

@@ -254,5 +254,6 @@ BROKEN: dict[str, Variant] = {
     ),
     "tells-nobody-of-marks": Variant(patches={storage.machine: {"sift": _sift_untold}}),
     "sifts-for-ever": Variant(replica=SiftsForever),
+    "leads-without-room": Variant(patches={Leadership: {"make_way": lambda self, now_s: None}}),
     "wakes-nobody": Variant(patches={Dispatcher: {"wake": lambda self, queue, ready, consumer="", sieve="": []}}),
 }

@@ -68,6 +68,8 @@ class Client:
             self.world.oracle.count(f"{type(trouble).__name__} {getattr(trouble, 'outcome', '')}".strip())
             return None
         self.world.oracle.count("answers")
+        if isinstance(reply.outcome, Refused):
+            self.world.oracle.count(f"refused {reply.outcome.code}")
         return reply
 
     async def persist(self, operation: Operation, block: bytes = b"") -> Reply | None:

@@ -27,6 +27,7 @@ import structlog
 
 import cluster.client
 import cluster.keeper
+import cluster.leadership
 import cluster.links
 import cluster.metrics
 import cluster.peers
@@ -55,6 +56,7 @@ from tests.simulation.disk import Disk, DiskStore
 from tests.simulation.network import Network, Socket
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Plan
+from tests.simulation.rooms import RELIEF_S
 from tests.storage.naive_sifting import SELECTORS_MAX, WINDOW_MS
 
 T = TypeVar("T")
@@ -222,6 +224,7 @@ class World:
             put(cluster.shard, REPORT_S=REPORT_S * ease)
             put(cluster.links, NO_QUORUM_S=NO_QUORUM_S * ease)
             put(cluster.client, NO_QUORUM_S=NO_QUORUM_S * ease)
+            put(cluster.leadership, RELIEF_S=RELIEF_S)
             put(cluster.metrics, LAG_PROBE_S=LAG_PROBE_S * 100)
             put(cluster.keeper, **{name: partial(self._beside, name) for name in BESIDE})
             put(cluster.process, fail=self._fail)

@@ -34,6 +34,7 @@ from storage.sift_operations import Sift
 from storage.state import StorageFailure
 from tests.simulation.cluster_time import ClusterTime
 from tests.simulation.disk import DiskStore, Watch
+from tests.simulation.rooms import Rooms
 from tests.simulation.sieves import ON, SIEVES
 from tests.storage import naive
 from tests.storage.naive import Body, Naive, has_effect
@@ -77,6 +78,7 @@ class Oracle(Watch):
         self.totals: dict[str, int] = {}
         self.time = ClusterTime(self.violate)
         self._seen: dict[Replica, list[int]] = {}
+        self._rooms = Rooms(self.violate)
 
     def violate(self, check: str, detail: str) -> None:
         """A promise was broken: the run ends here."""
@@ -116,6 +118,7 @@ class Oracle(Watch):
         if engine.is_leader and seen[1] != engine.term:
             seen[1] = engine.term
             self._elected(replica, engine.term)
+        self._rooms.ticked(replica, self._has_room)
         if commit_index == seen[0]:
             return
         if commit_index < seen[0]:
@@ -138,6 +141,10 @@ class Oracle(Watch):
                 )
             self.committed_in.setdefault(index, engine.term)
         seen[0] = commit_index
+
+    def _has_room(self, name: str) -> bool:
+        stores: list[Any] = [replica._store for replica in self._seen if replica.name == name]
+        return all(store._disk.room_bytes is None for store in stores)
 
     def _elected(self, replica: Replica, term: int) -> None:
         self.count("elections")

@@ -106,6 +106,23 @@ def test_machines_join_and_the_leader_leaves() -> None:
     assert (outcome.totals["done add"], outcome.totals["done remove"]) == (2, 1)
 
 
+def test_a_leader_whose_disk_is_full_hands_over_and_no_send_is_refused() -> None:
+    outcome = lived(quiet(Event(2.0, "full_disk", ["leader"], 6.0)), transcript=True)
+    assert outcome.check is None, told(outcome)
+    assert outcome.totals["elections"] == 2
+    assert outcome.totals["sends acknowledged"] > 20
+    assert "refused store_full" not in outcome.totals
+    (line,) = (line for line in outcome.transcript if "handing over" in line)
+    assert "too little room" in line
+
+
+def test_with_two_disks_full_what_adds_is_refused_and_nobody_hands_over() -> None:
+    outcome = lived(quiet(Event(2.125, "full_disk", ["leader", "follower"], 6.0)))
+    assert outcome.check is None, told(outcome)
+    assert outcome.totals["elections"] == 1
+    assert outcome.totals["refused store_full"] > 5
+
+
 def test_planned_stops_are_no_failures() -> None:
     outcome = lived(quiet(*(Event(2.0 * n, "stop", [who]) for n, who in enumerate(("leader", "n1", "n2", "n3"), 1))))
     assert outcome.check is None, told(outcome)
