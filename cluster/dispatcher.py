@@ -40,6 +40,11 @@ class Request:
         return operation if type(operation) is Receive else None
 
     @property
+    def key(self) -> bytes:
+        """The idempotency key that it is asked under, or nothing."""
+        return self.operation.key if type(self.operation) is Keyed else b""
+
+    @property
     def sieve(self) -> str:
         """What tells the filter of a receive from others; empty: it has none."""
         receive = self.receive
@@ -52,6 +57,8 @@ class Dispatcher:
     def __init__(self) -> None:
         self._lines: dict[str, dict[str, dict[Request, None]]] = {}
         self._queues: dict[tuple[int, int], tuple[str, Request]] = {}
+        self._keys: dict[bytes, dict[Request, None]] = {}
+        """Those that are asked under an idempotency key, by it."""
         self._deadlines: list[tuple[float, int, Request]] = []
         self._number = count()
         self._over: dict[Request, None] = {}
@@ -87,6 +94,8 @@ class Dispatcher:
         self.cancel(request.session, request.seq)
         self._lines.setdefault(queue, {}).setdefault(request.sieve, {})[request] = None
         self._queues[request.session, request.seq] = (queue, request)
+        if request.key:
+            self._keys.setdefault(request.key, {})[request] = None
         heapq.heappush(self._deadlines, (deadline_s, next(self._number), request))
         if len(self._deadlines) > 2 * len(self._queues) + DEADLINES_SPARE:
             self._deadlines = [deadline for deadline in self._deadlines if self._waits(deadline[2])]
@@ -134,6 +143,14 @@ class Dispatcher:
             woken.append(request)
         return woken
 
+    def asked_again(self, key: bytes) -> list[Request]:
+        """Take out those that are asked under an idempotency key, whose outcome is known now."""
+        again = list(self._keys.get(key, ()))
+        for request in again:
+            queue, _ = self._queues[request.session, request.seq]
+            self._leave(queue, request)
+        return again
+
     def given_up(self, now_s: float) -> list[Request]:
         """Take out those who have waited long enough and have nothing to hope for."""
         while self._deadlines and self._deadlines[0][0] <= now_s:
@@ -173,4 +190,8 @@ class Dispatcher:
         if not lines:
             del self._lines[queue]
         del self._queues[request.session, request.seq]
+        if request.key:
+            del self._keys[request.key][request]
+            if not self._keys[request.key]:
+                del self._keys[request.key]
         self._over.pop(request, None)

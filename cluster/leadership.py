@@ -158,6 +158,7 @@ class Leadership:
             elif outcome.deliveries:
                 held, block = queries.received(self._store, receive.queue, outcome)
                 self._outbox.reply_encoded(request, encode_outcome(held), block)
+                self._pending.extend(self.receives.lines.asked_again(request.key))
             else:
                 self.receives.park(request, receive)
 

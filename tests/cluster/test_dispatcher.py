@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 
 from cluster.dispatcher import Dispatcher, Request
-from storage.operations import Receive
+from storage.operations import Keyed, Receive
 
 
 def request(seq: int, *, messages_max: int = 1, gateway: object = "g") -> Request:
     return Request(gateway, 7, seq, Receive("q", messages_max, 0, seq, 1000), b"", 0.0, 0)
+
+
+def keyed(seq: int, key: bytes) -> Request:
+    return Request("g", 7, seq, Keyed(key, b"", Receive("q", 1, 0, seq, 1000)), b"", 0.0, 0)
 
 
 @pytest.fixture
@@ -80,3 +84,16 @@ def test_those_whose_time_is_over_at_once_give_up_in_the_order_of_their_times(
     for deadline_s, seq in enumerate(seqs):
         dispatcher.park("q", requests[seq], float(deadline_s))
     assert [found.seq for found in dispatcher.given_up(100.0)] == list(seqs)
+
+
+def test_whoever_waits_under_a_key_is_found_by_it_for_as_long_as_it_waits(dispatcher: Dispatcher) -> None:
+    first, second, other = keyed(1, b"k"), keyed(2, b"k"), keyed(3, b"l")
+    for each in (first, second, other, request(4)):
+        dispatcher.park("q", each, 10.0)
+    assert dispatcher.wake("q", 1) == [first]
+    assert dispatcher.asked_again(b"k") == [second]
+    assert dispatcher.asked_again(b"k") == []
+    assert dispatcher.cancel(7, 3)
+    assert dispatcher.asked_again(b"l") == []
+    assert dispatcher.asked_again(b"") == [], "who has no key asks nothing again"
+    assert len(dispatcher) == 1

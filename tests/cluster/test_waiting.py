@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from storage.block import encode_block
 from storage.operations import Ack, Claim, Keyed, Receive, Received, Refused, Send, Settled
 from storage.party_operations import GetParty, ListParties, PartyList, PutParty
@@ -117,17 +119,38 @@ def keyed(token: int, wait_ms: int) -> Keyed:
     return Keyed(bytes(16), bytes(16), Receive("q", 1, 0, token, wait_ms))
 
 
-def test_who_asks_again_under_its_key_while_the_first_is_under_way_gets_what_that_got() -> None:
+@pytest.mark.parametrize("wait_ms", [0, WAIT_MS])
+def test_who_asks_again_under_its_key_while_the_first_is_under_way_gets_what_that_got(wait_ms: int) -> None:
     """Nothing was ready when it asked again: the first had claimed it."""
     trio = ready(QueueSettings(), 1)
     first = trio.ask(keyed(5, WAIT_MS))
     trio.replicas[trio.leader].tick()  # it is in the log, and not committed
-    again = trio.ask(keyed(5, 0))
+    again = trio.ask(keyed(5, wait_ms))
     trio.run(0.2)
     outcome = trio.answer(again)
     assert outcome == trio.answer(first)
     assert isinstance(outcome, Received)
     assert [delivery.message_id for delivery in outcome.deliveries] == [1]
+
+
+def test_who_asks_again_and_waits_gets_what_the_first_got_as_soon_as_that_has_got_it() -> None:
+    trio = ready(QueueSettings(), 0)
+    first, again = trio.ask(keyed(5, WAIT_MS)), trio.ask(keyed(5, WAIT_MS))
+    other = trio.ask(Receive("q", 1, 0, 6, WAIT_MS))
+    trio.run(0.2)
+    trio.do(Send("q", 1), encode_block([(b"x", b"")]))
+    trio.run(0.2)
+    outcome = trio.answer(first)
+    assert isinstance(outcome, Received)
+    assert [delivery.message_id for delivery in outcome.deliveries] == [1]
+    assert trio.answer(again) == outcome
+    assert trio.answer(other) is None
+    assert trio.do(Receive("q", 1, 0, 7, 100)) == Received(7, 0, []), "nothing is claimed that is not there"
+    trio.do(Send("q", 1), encode_block([(b"y", b"")]))
+    trio.run(0.2)
+    outcome = trio.answer(other)
+    assert isinstance(outcome, Received)
+    assert [delivery.message_id for delivery in outcome.deliveries] == [2]
 
 
 def test_a_receive_that_is_given_up_before_the_leader_has_seen_to_it_takes_nothing() -> None:
