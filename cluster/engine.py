@@ -12,6 +12,9 @@ has arrived, and releases what it sends, in this order:
     engine.synced()                        what was written is durable: from now on this node counts as having it
     …release the messages that are not urgent
 
+Between `synced` and the next `begin` it may offer a message to `heed` first: most of what replicas say to one another
+while nothing happens needs no transaction. Then it asks `next_wakeup` anew.
+
 PySyncObj keeps the roles, the terms, the votes, the election and the commit rule (`cluster.seams`). On it stand, each
 on the one before, the log (`cluster.log`), the elections (`cluster.elections`), and what follows and leads, which is
 here. What a leader sends to whom is `cluster.replication`.
@@ -285,6 +288,28 @@ class Engine(Elections):
                     self._doubted()
                 self._replication.taken(node, message, self._monotonic())
 
+    def heed(self, node: str, message: Message) -> bool:
+        """Between two ticks: do at once what `receive` does, if nothing durable comes of it; else False.
+
+        No transaction is open, so nothing may be written, and what is sent leaves before any commit. So a heartbeat is
+        taken only when all that its answer says is durable: the term, the standing, the end of the journal. An answer
+        to the leader only changes what the leader keeps in memory; it is taken when that makes nothing due but a
+        commit, of which `next_wakeup` tells.
+
+        Nothing may be offered while an earlier message waits for a tick. Either side must have heard the other lately,
+        so that what `has_quorum` says does not change.
+        """
+        match message:
+            case Append():
+                is_idle = self._is_mere_heartbeat(node, message)
+            case Appended():
+                is_idle = self._is_mere_answer(node, message)
+            case _:
+                is_idle = False
+        if is_idle:
+            self.receive(node, message)
+        return is_idle
+
     def tick(self) -> None:
         """Let time pass: begin an election, commit and apply what is due, compact. Raises what `apply` raises."""
         self._enter()
@@ -375,6 +400,19 @@ class Engine(Elections):
 
     # --- following ----------------------------------------------------------------------------------------------------
 
+    def _is_mere_heartbeat(self, node: str, message: Append) -> bool:
+        """Whether the leader that is followed and heard says only that it leads, of a journal that is durable here."""
+        journal = self._journal
+        return (
+            self.leader == node
+            and message.term == self.term
+            and not message.entries
+            and (message.prev_index, message.prev_term) == (journal.last_index, journal.last_term)
+            and journal.durable_index == journal.last_index
+            and not self._unsaved
+            and self._hears_leader(self._monotonic())
+        )
+
     def _on_append(self, peer: Node, message: Append) -> None:
         if message.term < self.term:
             self._answer(peer, message, ok=False)
@@ -450,6 +488,21 @@ class Engine(Elections):
         """A heartbeat is due; `replicate` sends it."""
         self._SyncObj__newAppendEntriesTime = self._monotonic() + self._tuning.heartbeat_s
         self.confirm()
+
+    def _is_mere_answer(self, node: str, message: Appended) -> bool:
+        """Whether a voter that is heard, whose word counts, and that was sent everything, says how much it has."""
+        follower = self._replication.followers.get(node)
+        return (
+            follower is not None
+            and node in self._voting
+            and message.term == self.term
+            and message.ok
+            and message.counts
+            and message.match_index <= self.last_index < follower.next_index
+            and self.may_propose
+            and self.confirmed_since() > -inf
+            and self._SyncObj__lastResponseTime[self._node(node)] > self._monotonic() - self._tuning.election_min_s
+        )
 
     def _on_appended(self, peer: Node, message: Appended) -> None:
         if message.term > self.term:

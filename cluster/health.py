@@ -75,7 +75,7 @@ class Health:
         engine = self._engine
         is_sound = self._repair is None and engine.counts and engine.leader is not None
         # Before an entry of the present term is here, the end of this journal may be one that nobody committed.
-        if is_sound and engine.has_applied_own_term() and engine.durable_index >= message.index:
+        if is_sound and engine.has_applied_own_term and engine.durable_index >= message.index:
             self._post(node, Spared(engine.term, message.round, engine.memberships.known[0]))
 
     def spared(self, node: str, message: Spared) -> None:

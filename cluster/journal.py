@@ -43,7 +43,7 @@ class Journal:
         self.bytes = 0
         """Payload bytes added since the start that are still in the contiguous journal."""
         self.last_index = store.last_index
-        self.last_term = 0
+        self.last_term = self.applied_term = 0
         self.applied_index = 0
         self.durable_index = self.durable_applied_index = 0
         """Up to where a crash would take nothing away, of the entries and of what they have done."""
@@ -51,8 +51,8 @@ class Journal:
             self.append(1, 0, bytes((NO_OP,)))
             self.set_applied(1, 0)
         else:
-            self.last_term = self.term(self.last_index)
-            self.applied_index, _ = self.applied()
+            self.last_term = self.entry(self.last_index).term
+            self.applied_index, self.applied_term = self.applied()
             if self.applied_index > self.last_index:
                 raise BrokenInvariantError(f"entry {self.applied_index} was applied but is not in the journal")
 
@@ -72,6 +72,8 @@ class Journal:
 
     def term(self, index: int) -> int:
         """The term of the entry at `index`; 0 for index 0."""
+        if index == self.last_index:
+            return self.last_term
         return self.entry(index).term if index else 0
 
     def append(self, index: int, term: int, payload: bytes) -> None:
@@ -94,8 +96,8 @@ class Journal:
                 self._cached_bytes -= len(cached.payload)
             if self._sizes:
                 self.bytes -= self._sizes.pop()
+        self.last_term = self.term(index - 1)
         self.last_index = index - 1
-        self.last_term = self.term(self.last_index)
         self.durable_index = min(self.durable_index, self.last_index)
 
     def compact(self, limit: int, entries_max: int, bytes_max: int, steps_max: int) -> None:
@@ -135,7 +137,7 @@ class Journal:
 
     def set_applied(self, index: int, term: int) -> None:
         """Everything up to entry `index` has had its effect in this transaction or before."""
-        self.applied_index = index
+        self.applied_index, self.applied_term = index, term
         self._store.set_meta("applied", _APPLIED.pack(index, term))
 
     def synced(self) -> None:

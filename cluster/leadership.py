@@ -199,7 +199,7 @@ class Leadership:
     def next_wakeup(self) -> float:
         """Monotonic time in seconds at which there is something to do even if nothing arrives."""
         now_s = self._monotonic()
-        if self._reads.are_put_off:
+        if self._reads.are_due:
             return now_s
         if self._pending and self._engine.may_propose and self._engine.confirmed_since() > -inf:
             return now_s

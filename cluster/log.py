@@ -73,11 +73,11 @@ class Log(Seams):
         """The applied membership, and those that may follow it."""
         return self._memberships
 
+    @property
     def has_applied_own_term(self) -> bool:
         """Whether an entry of the present term is applied here. Until one is committed, its leader does not know all
         that earlier ones have committed."""
-        # Not a property: the library reads every attribute while it is built, when nothing is applied yet.
-        return self._journal.term(self.applied_index) == self.term
+        return self._journal.applied_term == self.term
 
     # --- appending ----------------------------------------------------------------------------------------------------
 

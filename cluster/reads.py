@@ -30,11 +30,12 @@ class Reads:
         self._waiting: list[Request] = []
         self._is_put_off = False
         self._asked_s = -inf
+        self._awaited_s = inf
 
     @property
-    def are_put_off(self) -> bool:
-        """Whether some wait only because this tick has answered enough."""
-        return self._is_put_off and bool(self._waiting)
+    def are_due(self) -> bool:
+        """Whether some wait only because the last tick had answered enough, or were confirmed since."""
+        return self._is_put_off or self._awaited_s <= self._engine.confirmed_since()
 
     def ask(self, request: Request) -> None:
         """A request that reads."""
@@ -50,13 +51,16 @@ class Reads:
 
     def answer(self) -> None:
         """Answer those that may be, and have a majority asked for the others."""
+        self._is_put_off, self._awaited_s = False, inf
         if not self._waiting:
             return
         confirmed_s, applied_index = self._engine.confirmed_since(), self._engine.applied_index
         waiting: list[Request] = []
-        self._is_put_off = False
         for request in self._waiting:
-            if request.arrived_s > confirmed_s or request.index > applied_index:
+            if request.arrived_s > confirmed_s:
+                waiting.append(request)
+                self._awaited_s = min(self._awaited_s, request.arrived_s)
+            elif request.index > applied_index:
                 waiting.append(request)
             elif self._outbox.block_bytes > ENTRY_RECEIVE_BYTES_MAX:
                 waiting.append(request)

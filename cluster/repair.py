@@ -205,6 +205,10 @@ class Patient:
         """Ask to be spared."""
         self._repair.step(self._monotonic())
 
+    def heed(self, node: str, message: Message) -> bool:
+        """It follows nobody."""
+        return False
+
     def deliver(self, node: str, message: Message) -> None:
         """Only an answer to the question is heard. It also tells who the members are: some may have come or gone."""
         if type(message) is Spared:

@@ -1,6 +1,7 @@
 """One replica of a shard: engine, store, rules and what it does as leader in one tick, without I/O.
 
-The caller says what has arrived (`deliver`, `connected`, `request`, …) and calls `tick`. A tick is one transaction:
+The caller says what has arrived (`deliver`, `connected`, `request`, …) and calls `tick`. What changes nothing durable
+needs none (`heed`). A tick is one transaction:
 
     take what arrived → let the engine think → propose one entry → hand it to the replicas → commit with fsync
     → only then let go of acknowledgements, votes and answers
@@ -138,6 +139,19 @@ class Replica:
         """A member says that this replica was removed."""
         self.engine.retire()
 
+    def heed(self, node: str, message: Message) -> bool:
+        """A message of another replica has arrived, between ticks: take it at once if it needs none (`Engine.heed`).
+
+        False: it is to be delivered. What waits for a tick is not overtaken; a clock that is not anchored, and a scrub
+        that reads beside the ticks, wait for ticks. True: it may have made a tick due, see `next_wakeup`.
+        """
+        if self._inbox or self.scrub.is_reading or not self.clock.anchored or not self.engine.heed(node, message):
+            return False
+        self._outbox.release()
+        self._learn(node, message)
+        self._freshen()
+        return True
+
     def deliver(self, node: str, message: Message) -> None:
         """A message of another replica has arrived."""
 
@@ -153,10 +167,14 @@ class Replica:
                     self._health.spared(node, message)
                     return
             self.engine.receive(node, message)
-            if type(message) is Append and message.term == self.engine.term and node == self.engine.leader:
-                self._freshness.told(message.commit_index, self._monotonic())
+            self._learn(node, message)
 
         self._inbox.append(take)
+
+    def _learn(self, node: str, message: Message) -> None:
+        """A follower hears from its leader what is committed."""
+        if type(message) is Append and message.term == self.engine.term and node == self.engine.leader:
+            self._freshness.told(message.commit_index, self._monotonic())
 
     def request(self, gateway: object, items: memoryview) -> bool:
         """A gateway's operations have arrived. False: this replica does not lead, and has dropped them.
@@ -215,8 +233,7 @@ class Replica:
         is_fit, leadership = not self._health.is_unfit, self._led()
         if leadership is not None and is_fit:
             self._lead(leadership, now_s)
-        if engine.has_applied_own_term():
-            self._freshness.applied(engine.applied_index)
+        self._freshen()
         engine.replicate()
         if is_fit:
             if leadership is not None:
@@ -259,7 +276,6 @@ class Replica:
         return self._leadership
 
     def _lead(self, leadership: Leadership, now_s: float) -> None:
-        self._freshness.told(self.engine.commit_index, self.engine.confirmed_since())
         if not self.clock.anchored:
             self._steer(now_s)
         leadership.make_way(now_s)
@@ -270,6 +286,14 @@ class Replica:
                 self.scrub.proposed(self.engine.propose(mark), mark)
         leadership.answer_reads()
         self._outbox.tell(leadership.changes.advance())
+
+    def _freshen(self) -> None:
+        """See how fresh the state is by now. A leader knows from its majority what is committed."""
+        engine = self.engine
+        if engine.is_leader:
+            self._freshness.told(engine.commit_index, engine.confirmed_since())
+        if engine.has_applied_own_term:
+            self._freshness.applied(engine.applied_index)
 
     def _apply(self, index: int, term: int, payload: bytes) -> None:
         if len(payload) < ENTRY_HEADER.size:

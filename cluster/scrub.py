@@ -188,6 +188,11 @@ class Scrub:
             self._sweep = self._store.start_sweep(Span(self._mark.start, SPAN_RECORDS), self._pace)
             self._swept_mark = (self._mark_index, self._mark.pass_ms)
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether something is read beside the ticks, of which the next tick may hear the end."""
+        return self._sweep is not None or self._check is not None
+
     def check(self) -> None:
         """Read the journal again now, beside whatever pass there is."""
         if self._check is None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from cluster.handover import Cause
 from cluster.identity import store_name
 from cluster.keeper import Change, Keeper
 from cluster.membership import configured
-from cluster.messages import decode_message
+from cluster.messages import Message, decode_message
 from cluster.metrics import GatewayMetrics, ProcessMeter, ReplicaMetrics
 from cluster.peers import Peers
 from cluster.process import EXIT_DISK_FAILED, EXIT_FAILED, configure_logging, die_with, fail, fail_on_surprise
@@ -160,6 +161,7 @@ class Shard:
         self._handovers: Counter[Cause] = Counter()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._wakeup_s = -inf
         self._stopping: asyncio.Future[None] | None = None
         self._seen_off: asyncio.Future[None] | None = None
         self._closed = False
@@ -298,15 +300,30 @@ class Shard:
         self._tell_digest()
         self._tell_elections()
         self._tell()
+        longest_s = SWEEP_POLL_S if self._sweep is not None else REPORT_S
+        self._wake_at(min(self._replica.next_wakeup(), time.monotonic() + longest_s))
+
+    def _deliver(self, node: str, message: Message) -> None:
+        """A message that changes nothing durable needs no tick, but it may make one due earlier.
+
+        Later it makes none: a timer that is too early by now ends in a tick at most once in `REPORT_S`.
+        """
+        if not self._replica.heed(node, message):
+            self._replica.deliver(node, message)
+            self._poke()
+        elif self._replica.next_wakeup() < self._wakeup_s:
+            self._wake_at(self._replica.next_wakeup())
+
+    def _wake_at(self, wakeup_s: float) -> None:
+        """Tick then, and not at the time set before."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        delay_s = self._replica.next_wakeup() - time.monotonic()
+        self._wakeup_s, delay_s = wakeup_s, wakeup_s - time.monotonic()
         if delay_s <= 0:
             self._poke()
         else:
-            longest_s = SWEEP_POLL_S if self._sweep is not None else REPORT_S
-            self._timer = asyncio.get_running_loop().call_later(min(delay_s, longest_s), self._poke)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._poke)
 
     def _begin_again(self, change: Change) -> None:
         """There is another replica: it has gone on from a snapshot, or knows nothing of what was said before."""
@@ -461,8 +478,7 @@ class Shard:
                 raise ValueError("there is a newer connection")
             self._peers.heard(peer.name)
             if kind == RAFT:
-                self._replica.deliver(peer.name, decode_message(payload))
-                self._poke()
+                self._deliver(peer.name, decode_message(payload))
             elif kind != PING:
                 raise ValueError(f"a replica does not send frames of kind {kind}")
         elif kind == OPERATIONS:

@@ -100,7 +100,9 @@ class Trio:
         mail, self._mail = self._mail, deque()
         for source, target, message in mail:
             if target in self.replicas and not {source, target} & self._blocked:
-                self.replicas[target].deliver(source, message)
+                replica = self.replicas[target]
+                if not replica.heed(source, message):
+                    replica.deliver(source, message)
 
     # --- what a gateway does ------------------------------------------------------------------------------------------
 
