@@ -33,10 +33,10 @@ from storage import record_keys, sieves
 from storage.limits import ID_END
 from storage.memory_store import MemoryStore
 from storage.segments import isolate
-from storage.state import APPLIED, APPLIED_META, Logged
+from storage.state import Logged
 from storage.turn import SessionTurn, Turn
 from tests.simulation import broken_engines as engines
-from tests.simulation.disk import Disk, DiskStore, SlowCopy, WornStore
+from tests.simulation.disk import Disk, DiskStore, SlowCopy, WornStore, applied_in
 from tests.simulation.oracle import Watched
 
 
@@ -117,7 +117,7 @@ def _flipped(payload: bytes) -> bytes:
 def _copy_of_later(store: DiskStore) -> SlowCopy:
     """A copy of the last commit that says it has what is applied since."""
     copy = SlowCopy(store, store._committed())
-    copy._applied = APPLIED.unpack(store._meta.values[APPLIED_META])
+    copy._applied = applied_in(store._meta.values)
     return copy
 
 

@@ -19,6 +19,7 @@ from storage.operations import (
     Keyed,
     Nack,
     Operation,
+    Outcome,
     Receive,
     Received,
     Refused,
@@ -30,6 +31,7 @@ from storage.queue_operations import DeleteQueue, GetQueue, ListQueues, PurgeQue
 from storage.settings import QueueSettings
 from tests.simulation.history import History, Hold
 from tests.simulation.machines import BrokenError, World
+from tests.simulation.oracle import Counts
 from tests.simulation.plan import Clients
 from tests.simulation.sieves import PROPERTIES, SIEVES
 
@@ -221,7 +223,7 @@ class Client:
             reply = await self.ask(ListQueues())
             if reply is not None and isinstance(reply.outcome, QueueList):
                 for info in reply.outcome.queues:
-                    oracle.read_counts(info.queue, asked_index, _counts(info))
+                    oracle.read_counts(info.queue, asked_index, counts(info))
         elif kind == 1:
             reply = await self.ask(Browse(queue, 0, 5))
             if reply is not None and isinstance(reply.outcome, Page):
@@ -230,8 +232,7 @@ class Client:
         else:
             reply = await self.ask(GetQueue(queue))
             if reply is not None:
-                info = reply.outcome
-                oracle.read_counts(queue, asked_index, _counts(info) if isinstance(info, QueueInfo) else None)
+                oracle.read_counts(queue, asked_index, counts(reply.outcome))
 
     async def admin(self) -> None:
         await self.world.outside.rest(self.rng.uniform(0.0, 10.0))
@@ -251,5 +252,8 @@ def _label(part: Part) -> bytes:
     return body if rest.strip(b".") else label
 
 
-def _counts(info: QueueInfo) -> tuple[int, int, int, int, int]:
-    return info.ready, info.leased, info.delayed, info.dead, info.bytes
+def counts(outcome: Outcome) -> Counts | None:
+    """What an answer says of a queue; None: there is none."""
+    if not isinstance(outcome, QueueInfo):
+        return None
+    return outcome.ready, outcome.leased, outcome.delayed, outcome.dead, outcome.bytes

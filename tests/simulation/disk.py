@@ -7,16 +7,21 @@ also takes time, ends the process or fails at any step it takes, has records tha
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import Any
 
 from storage.beside import Pace
 from storage.memory_store import MemoryCopy, MemoryInstall, MemoryStore, MemorySweep
-from storage.state import DamageError, Logged, StorageFailure
+from storage.state import APPLIED, APPLIED_META, DamageError, Logged, StorageFailure
 from storage.sweeps import Swept
 from tests.simulation.clockwork import Killed, Process
+
+
+def applied_in(meta: dict[str, bytes]) -> tuple[int, int]:
+    """Index and term of the last entry applied, by a store's own values."""
+    return APPLIED.unpack(meta[APPLIED_META])  # type: ignore[return-value]
 
 
 class Trouble:
@@ -85,13 +90,15 @@ class Disk:
 
     def flip(self, share: float) -> None:
         """Bits change in a share of the journal's entries. What has no checksum of its own is left as it is."""
-        store = self.store
-        contents = store._committed() if store is not None else self._rest
-        if contents is None:
-            return
-        self.flipped.update(index for index in sorted(contents.journal) if self.rng.random() < share)
-        if store is not None and self.flipped:
-            store.__class__ = WornStore
+        contents = self.store._committed() if self.store is not None else self._rest
+        if contents is not None:
+            self.spoil(index for index in sorted(contents.journal) if self.rng.random() < share)
+
+    def spoil(self, indices: Iterable[int]) -> None:
+        """Bits change in these entries of the journal."""
+        self.flipped.update(indices)
+        if self.store is not None and self.flipped:
+            self.store.__class__ = WornStore
 
     def committed(self) -> None:
         """A transaction is durable."""
@@ -162,6 +169,12 @@ class Watch:
 
     def appended(self, index: int, term: int, payload: bytes, term_before: int) -> None:
         """An entry was written after one of `term_before`."""
+
+    def copied(self, store: DiskStore, index: int) -> None:
+        """A copy was begun of what is applied up to `index`."""
+
+    def installed(self, store: DiskStore, journal: dict[int, tuple[int, bytes]], applied_index: int) -> None:
+        """A copy has taken the place of a store with this journal, applied up to `applied_index`."""
 
 
 class DiskStore(MemoryStore):
@@ -245,7 +258,9 @@ class DiskStore(MemoryStore):
 
     def start_copy(self) -> SlowCopy:
         self._step()
-        return SlowCopy(self, self._committed())
+        contents = self._committed()
+        self._watch.copied(self, applied_in(contents.meta)[0])
+        return SlowCopy(self, contents)
 
     def start_install(self, size: int) -> DiskInstall:
         self._step()
@@ -293,9 +308,12 @@ class DiskInstall(MemoryInstall):
         return self._store.elapsed_s >= self._checked_s and super().checked
 
     def finish(self) -> None:
-        self._store._step()
+        store = self._store
+        store._step()
+        journal, (applied_index, _) = store._journal.values, applied_in(store._meta.values)
         super().finish()
-        self._store._step()
+        store._watch.installed(store, journal, applied_index)
+        store._step()
 
 
 class WornStore(DiskStore):

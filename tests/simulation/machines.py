@@ -97,6 +97,7 @@ TUNINGS = {
     "plain": Tuning(),
     "tight": _TIGHT,
     "far": replace(_TIGHT, window_messages=12, window_bytes=8000, window_pieces=8, snapshot_linger_s=3.0),
+    "brief": replace(_TIGHT, piece_bytes=1 << 20, window_messages=64, window_bytes=1 << 20),
 }
 
 

@@ -2,7 +2,8 @@
 
 Checked of the consensus, at every step: one leader per term; logs match (an entry of an index and a term is the same
 everywhere, and so is what precedes it); committed entries never change, and every later leader has them; a commit index
-never goes back nor beyond the log; states are the same after the same entry.
+never goes back nor beyond the log; states are the same after the same entry; a copy that is taken in is newer than what
+it replaces and leaves what is held after it, and who has taken it finds the rest in the leader's journal.
 Checked of the rules, at every entry: outcomes are those of the naive model (`tests.storage.naive`), fed once.
 Checked of answers: see `tests.simulation.history`.
 """
@@ -33,7 +34,7 @@ from storage.records import Queue
 from storage.sift_operations import Sift
 from storage.state import StorageFailure
 from tests.simulation.cluster_time import ClusterTime
-from tests.simulation.disk import DiskStore, Watch
+from tests.simulation.disk import DiskStore, Watch, applied_in
 from tests.simulation.rooms import Rooms
 from tests.simulation.sieves import ON, SIEVES
 from tests.storage import naive
@@ -105,6 +106,26 @@ class Oracle(Watch):
         known = self.entries.setdefault((index, term), entry)
         if known != entry:
             self.violate("logs match", f"there are two entries {index} of term {term}")
+
+    def copied(self, store: DiskStore, index: int) -> None:
+        self.count("copies begun")
+        first_index = store.first_index
+        if first_index > index:
+            self.violate(
+                "what follows a copy is there", f"{store.name} copies up to {index}, and begins at {first_index}"
+            )
+
+    def installed(self, store: DiskStore, journal: dict[int, tuple[int, bytes]], applied_index: int) -> None:
+        self.count("copies installed")
+        index, term = applied_in(store._meta.values)
+        if index < applied_index:
+            self.violate("a copy is newer", f"{store.name} had applied {applied_index}, and takes a copy up to {index}")
+        if index in journal and journal[index][0] == term:  # what is held after it may have been acknowledged
+            later = {each for each in journal if each > index}
+            lost = later - store._journal.values.keys()
+            if lost:
+                where = f"{store.name} loses {min(lost)} to {max(lost)}"
+                self.violate("what is held is kept", f"{where} by a copy up to {index}")
 
     def began(self, replica: Replica) -> None:
         self._seen = {other: seen for other, seen in self._seen.items() if other.name != replica.name}

@@ -111,10 +111,12 @@ KINDS = {
     "rot": 2,
     "forget": 2,
 }
-STORIES = {"ghost": 1, "laggard": 1, "comeback": 1, "flood": 1}
+STORIES = {"ghost": 1, "laggard": 1, "comeback": 1, "flood": 1, "surplus": 1, "belated": 1, "heir": 1, "needed": 1}
 """Told only when asked for (`--faults`), one in an episode: what goes wrong afterwards may undo what they show."""
-OF_FIVE = frozenset({"comeback"})
+OF_FIVE = frozenset({"comeback", "surplus"})
 """Stories that three machines cannot tell."""
+TUNED = {"laggard": "tight", "flood": "brief", "surplus": "tight", "belated": "brief", "heir": "tight"}
+"""Stories in which entries and answers come one by one, and the tuning by which there are too many soon."""
 
 
 # Heartbeats (ms), the silence after which a leader may be doubted (ms), and the ease: in earnest, and more seldom. What
@@ -136,7 +138,7 @@ def make(seed: int, only: Collection[str] = ()) -> Plan:
         kinds = {kind: (KINDS | STORIES)[kind] for kind in only}
         machines = len(NAMES) if OF_FIVE.issuperset(only) else machines
         names = NAMES[:machines]
-    return Plan(
+    plan = Plan(
         seed=seed,
         machines=machines,
         tuning=rng.choice((tight, tight, "plain")),
@@ -156,6 +158,9 @@ def make(seed: int, only: Collection[str] = ()) -> Plan:
         clients=_clients(rng),
         episodes=[_episode(rng, names, kinds) for _ in range(rng.choice((2, 3, 4)))],
     )
+    if only and TUNED.keys() >= set(only):
+        plan.tuning, plan.grain_s, plan.beat_s = TUNED[rng.choice(list(only))], 0.0, 0.0
+    return plan
 
 
 def _clients(rng: random.Random) -> list[Clients]:
@@ -196,7 +201,10 @@ def _event(rng: random.Random, at_s: float, kind: str, names: tuple[str, ...]) -
         "clock_jump": rng.choice((-3600.0, 3600.0, rng.uniform(-60.0, 60.0))),
         "ghost": rng.uniform(1.2, 2.0),
         "laggard": rng.uniform(0.2, 0.8),
-        "flood": rng.uniform(0.05, 0.2),
+        "flood": rng.uniform(0.1, 0.4),
+        "surplus": rng.uniform(0.25, 0.5),
+        "belated": rng.uniform(0.2, 0.8),
+        "heir": rng.uniform(0.1, 0.3),
         "bit_flip": rng.choice((0.02, 0.2, 1.0)),
         "halves": float(rng.randrange(1, len(names))),
     }.get(kind, 0.0)

@@ -10,12 +10,18 @@ from collections.abc import Callable
 from cluster.trouble import ClusterTrouble
 from cluster.tuning import Tuning
 from storage.operations import PutQueue
+from storage.queue_operations import GetQueue
+from storage.record_keys import entry_key
 from storage.settings import QueueSettings
+from storage.state import APPLIED, APPLIED_META
+from tests.simulation.clients import QUEUES, counts
 from tests.simulation.faults import between, fault, kill_now, lose_disk, may_lose, replace_leader, until
 from tests.simulation.machines import BrokenError, Machine, World
 from tests.simulation.plan import Event
 
 LOOK_S = 0.005
+FAR_S = 0.03
+"""Of a link on which what takes two rounds comes visibly later than what takes one, and on which one can be elected."""
 
 
 def when(
@@ -174,4 +180,140 @@ def flood(world: World, machines: list[Machine], event: Event) -> None:
     until(world, event, lambda: [world.network.slow_s.pop(way, None) for way in ways])
     kill_now(world, follower, Event(0.0, "kill"))
     press(world, leader, 20, 0.005)
-    when(world, lambda: follower.is_up, lambda: press(world, leader, 80, 0.005), 3.0)
+    when(world, lambda: follower.is_up, lambda: press(world, leader, 200, 0.005), 3.0)
+
+
+@fault
+def surplus(world: World, machines: list[Machine], event: Event) -> None:
+    """A follower gets a copy that ends before its journal does.
+
+    It dies when it has much that is not committed yet, and comes back when its leader has compacted some of that.
+    """
+    found = cast(world, machines, 10.0)
+    if found is None or len(found[2]) < 3:
+        return
+    leader, follower, others = found
+    ways = [(name, leader.name) for name in others]
+    world.network.slow_s.update(dict.fromkeys(ways, event.value))
+    after(world, 4.0, lambda: [world.network.slow_s.pop(way, None) for way in ways])
+    press(world, leader, 120, 0.01)
+
+    def is_ahead() -> bool:
+        ahead, behind = follower.replica, leader.replica
+        return ahead is not None and behind is not None and ahead.engine.durable_index > behind.engine.commit_index + 40
+
+    def has_compacted() -> bool:
+        applied_index, _ = APPLIED.unpack(follower.disk.meta(APPLIED_META) or b"")
+        return leader.replica is not None and leader.replica.engine.first_index > applied_index
+
+    def leave() -> None:
+        world.crash(follower)
+        when(world, has_compacted, lambda: world.boot(follower), 3.0, lambda: world.boot(follower))
+
+    when(world, is_ahead, leave, 3.0)
+
+
+@fault
+def belated(world: World, machines: list[Machine], event: Event) -> None:
+    """A follower is sent a copy, since it answers later than the leader waits, and goes on without it.
+
+    For what it says then comes before it has read the copy.
+    """
+    found = cast(world, machines, 15.0)
+    if found is None:
+        return
+    leader, follower, _ = found
+    way, late_s, copy_s = (follower.name, leader.name), Tuning().resend_s + event.value, follower.disk.copy_s
+    follower.disk.copy_s = 3.0
+    world.clockwork.later(15.0, setattr, follower.disk, "copy_s", copy_s)
+
+    def slow(seconds: float) -> None:
+        world.network.slow_s[way] = seconds
+
+    slow(0.6 * late_s)
+    after(world, 0.7 * late_s, lambda: slow(late_s))  # in steps, so that it does not seem to be gone
+    press(world, leader, 40, 0.3)
+
+
+@fault
+def heir(world: World, machines: list[Machine], event: Event) -> None:
+    """A leader's last answers are of what its heir does not know to be committed; the heir is asked at once."""
+    found = cast(world, machines, 10.0)
+    if found is None:
+        return
+    leader, follower, others = found
+    lacking = others[: len(world.machines) // 2]  # so that the heir must first give them what it has
+    ways = between([leader.name], lacking)
+    slow_s = {(leader.name, name): event.value for name in (follower.name, *others) if name not in lacking}
+    world.network.slow_s.update(slow_s)
+    oracle = world.oracle
+
+    async def read(name: str, queue: str) -> None:
+        asked_index = oracle.seen_index
+        try:
+            reply = await world.ask(name, GetQueue(queue), timeout_ms=10_000)
+        except (ClusterTrouble, BrokenError):
+            return
+        oracle.read_counts(queue, asked_index, counts(reply.outcome))
+
+    def knows_less() -> bool:
+        if follower.replica is None:
+            return False
+        known = range(follower.replica.engine.commit_index + 1, oracle.seen_index + 1)
+        return any(index in known for history in oracle.counts.values() for index, _ in history[-3:])
+
+    def end() -> None:
+        for way in slow_s:
+            world.network.slow_s.pop(way, None)
+        if knows_less():
+            far = between([follower.name], lacking)
+            world.network.slow_s.update(dict.fromkeys(far, FAR_S))
+            after(world, 8.0, lambda: [world.network.slow_s.pop(way, None) for way in far])
+            world.crash(leader, power=True)
+            after(world, 5.0, lambda: world.restore_power(leader))
+            after(world, 5.0, lambda: world.boot_soon(leader))
+            for queue in QUEUES:
+                for name in world.machines:
+                    world.spawn(read(name, queue))
+        after(world, 1.0, lambda: world.network.unblock(ways))
+
+    after(world, 0.5, lambda: world.network.block(ways))
+    after(world, 0.5 + 2 * event.value, lambda: when(world, knows_less, end, 2.0, end))
+
+
+@fault
+def needed(world: World, machines: list[Machine], event: Event) -> None:
+    """A follower without which there is no majority finds that an entry of its journal is damaged, and must stay."""
+    found = cast(world, machines, 12.0)
+    is_sound = all(machine.disk.is_sound for machine in world.machines.values())
+    if found is None or not is_sound or not world.remember():
+        return
+    leader, follower, others = found
+    away = others[: len(world.machines) // 2]
+    ways = between(away, [name for name in world.machines if name not in away])
+    world.network.block(ways)
+    press(world, leader, 10, 0.1)
+
+    def spoil() -> None:
+        if follower.replica is None or follower.shard is None or follower.disk.store is None or not world.remember():
+            return
+        replica, store = follower.replica, follower.disk.store
+        old = range(store.first_index, replica.engine.applied_index)
+        unused = [index for index in old if store.get(entry_key(index)) is None]  # what nobody will read
+        follower.disk.spoil(unused[:1])
+        follower.shard.dispatch(replica.scrub.check)
+        if unused:
+            after(world, 3.0, lambda: world.spawn(ask()))
+
+    async def ask() -> None:
+        healed = world.healed
+        try:
+            await world.ask(leader.name, PutQueue("needed", QueueSettings()), timeout_ms=4000)
+        except (ClusterTrouble, BrokenError) as trouble:
+            if world.healed == healed:
+                world.oracle.violate(
+                    "who is needed stays", f"{leader.name} does not serve with {follower.name}: {trouble}"
+                )
+
+    after(world, 2.0, spoil)
+    after(world, 10.0, lambda: world.network.unblock(ways))

@@ -44,6 +44,10 @@ def test_every_promise_is_kept_whatever_goes_wrong(seed: int) -> None:
         ("believes-stale-receipts", ["kill"]),
         ("believes-old-verdicts", ["slow_disk"]),
         ("trusts-old-answers", ["comeback"]),
+        ("drops-the-suffix", ["surplus"]),
+        ("spares-itself", ["needed"]),
+        ("begins-a-new-time", ["kill"]),
+        ("believes-the-fastest-clock", ["kill"]),
         ("wakes-nobody", ["kill"]),
     ],
 )
