@@ -78,7 +78,7 @@ class Client:
         """Ask under a key of the client's own, and again until there is an answer, or patience is at an end."""
         keyed = Keyed(self.rng.randbytes(16), bytes(16), operation)  # type: ignore[arg-type]
         for _ in range(self.rng.choice((1, 30, 30, 30))):
-            reply = await self.ask(keyed, block, self.rng.choice((1000, 10_000)))
+            reply = await self.ask(keyed, block, self.rng.choice((200, 1000, 10_000)))
             if reply is not None:
                 return reply
             await self.world.outside.rest(self.rng.uniform(0.01, 1.0))
@@ -164,7 +164,7 @@ class Client:
         await self._consume()
 
     async def _consume(self, sieve: str = "") -> None:
-        queue, found = await self._receive(keyed=self.rng.random() < 0.2, sieve=sieve)
+        queue, found = await self._receive(keyed=self.rng.random() < 0.4, sieve=sieve)
         if not found:
             return
         if self.rng.random() < 0.3:
