@@ -16,8 +16,8 @@ from tests.simulation.machines import RESTART_S, Machine, World
 from tests.simulation.plan import Event
 
 MACHINES_MAX = 5
-MEMBERS_MIN = 3
-"""There are never fewer members: of fewer, none could be spared."""
+VOTERS_MIN = 3
+"""Fewer never vote: of fewer, none could be spared."""
 Fault = Callable[[World, list[Machine], Event], None]
 FAULTS: dict[str, Fault] = {}
 
@@ -152,9 +152,11 @@ def join(world: World, machines: list[Machine], event: Event) -> None:
 
 @fault
 def leave(world: World, machines: list[Machine], event: Event) -> None:
-    """A machine is removed from the cluster for good, as long as enough are left."""
-    leaver = next((machine for machine in machines if machine.is_member), None)
-    if leaver is not None and len(world.members()) > MEMBERS_MIN and not world.changes:
+    """A machine is removed from the cluster for good, as long as enough are left that vote."""
+    leader, leaver = world.leader(), next((machine for machine in machines if machine.is_member), None)
+    if leader is None or leader.replica is None or leaver is None or world.changes:
+        return
+    if len(leader.replica.engine.membership.voters.keys() - {leaver.name}) >= VOTERS_MIN:
         world.spawn(world.leave(leaver.name))
 
 
