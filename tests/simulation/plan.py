@@ -111,7 +111,7 @@ KINDS = {
     "rot": 2,
     "forget": 2,
 }
-STORIES = {"ghost": 1, "laggard": 1, "comeback": 1, "flood": 1, "surplus": 1, "belated": 1, "heir": 1, "needed": 1}
+STORIES = dict.fromkeys(("ghost", "laggard", "comeback", "flood", "surplus", "belated", "heir", "needed", "encore"), 1)
 """Told only when asked for (`--faults`), one in an episode: what goes wrong afterwards may undo what they show."""
 OF_FIVE = frozenset({"comeback", "surplus"})
 """Stories that three machines cannot tell."""
@@ -205,6 +205,7 @@ def _event(rng: random.Random, at_s: float, kind: str, names: tuple[str, ...]) -
         "surplus": rng.uniform(0.25, 0.5),
         "belated": rng.uniform(0.2, 0.8),
         "heir": rng.uniform(0.1, 0.3),
+        "encore": rng.uniform(0.5, 1.2),
         "bit_flip": rng.choice((0.02, 0.2, 1.0)),
         "halves": float(rng.randrange(1, len(names))),
     }.get(kind, 0.0)

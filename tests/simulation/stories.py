@@ -6,10 +6,12 @@ Three more stand among the faults (`corner`, `forget`, `rot`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from cluster.trouble import ClusterTrouble
 from cluster.tuning import Tuning
-from storage.operations import PutQueue
+from storage.block import encode_block
+from storage.operations import Ack, Claim, Keyed, PutQueue, Receive, Received, Send, Sent, Settled
 from storage.queue_operations import GetQueue
 from storage.record_keys import entry_key
 from storage.settings import QueueSettings
@@ -57,11 +59,9 @@ def press(world: World, machine: Machine, count: int, gap_s: float) -> None:
     """Have so many operations asked for at one machine, one after the other, without waiting for answers."""
 
     async def ask(number: int) -> None:
-        try:
+        with suppress(ClusterTrouble, BrokenError):
             settings = QueueSettings(lease_ms=1000 + number)
             await world.ask(machine.name, PutQueue("pressed", settings), timeout_ms=1000)
-        except (ClusterTrouble, BrokenError):
-            pass
 
     def begin(number: int) -> None:
         world.spawn(ask(number))
@@ -317,3 +317,36 @@ def needed(world: World, machines: list[Machine], event: Event) -> None:
 
     after(world, 2.0, spoil)
     after(world, 10.0, lambda: world.network.unblock(ways))
+
+
+@fault
+def encore(world: World, machines: list[Machine], event: Event) -> None:
+    """A lease is asked for again elsewhere under its key, before its first answer comes to a gateway that gave up."""
+    found = cast(world, machines, 10.0)
+    if found is None:
+        return
+    leader, follower, _ = found
+    way, queue = (leader.name, follower.name), "encore"
+    world.network.slow_s[way] = event.value
+    after(world, 8.0, lambda: world.network.slow_s.pop(way, None))
+
+    async def consume() -> None:
+        await world.ask(leader.name, PutQueue(queue, QueueSettings()))
+        sent = await world.ask(leader.name, Send(queue, 1), encode_block([(b"%d" % world.clockwork.now_s, b"")]))
+        receive = Receive(queue, 1, 10_000, world.rng.getrandbits(62) | 1)
+        keyed = Keyed(world.rng.randbytes(16), bytes(16), receive)
+        with suppress(ClusterTrouble):
+            await world.ask(follower.name, keyed, timeout_ms=200)
+        received = (await world.ask(leader.name, keyed)).outcome
+        await world.outside.rest(4.0)
+        if isinstance(sent.outcome, Sent) and isinstance(received, Received) and received.deliveries:
+            claims = [Claim(received.token, each.message_id, each.count) for each in received.deliveries]
+            settled = (await world.ask(leader.name, Ack(queue, claims))).outcome
+            if not isinstance(settled, Settled) or settled.stale:
+                world.oracle.violate("a lease lasts", f"{received} is gone after 4 s: {settled}")
+
+    async def try_to_consume() -> None:
+        with suppress(ClusterTrouble, BrokenError):
+            await consume()
+
+    world.spawn(try_to_consume())

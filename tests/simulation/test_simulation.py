@@ -46,6 +46,7 @@ def test_every_promise_is_kept_whatever_goes_wrong(seed: int) -> None:
         ("trusts-old-answers", ["comeback"]),
         ("drops-the-suffix", ["surplus"]),
         ("spares-itself", ["needed"]),
+        ("gives-back-under-a-key", ["encore"]),
         ("begins-a-new-time", ["kill"]),
         ("believes-the-fastest-clock", ["kill"]),
         ("wakes-nobody", ["kill"]),
