@@ -59,17 +59,18 @@ class Keeper:
         directory: Path,
         *,
         open_store: Callable[[], LmdbStore],
-        make: Callable[[LmdbStore, Tally, str | None], Replica],
+        make: Callable[[Membership, LmdbStore, Tally, str | None], Replica],
         post: Callable[[str, Message], None],
         monotonic: Callable[[], float],
     ) -> None:
-        """`make(store, tally, ailing)` builds the replica. `membership` is what the node is configured with: should the
-        store not open, its members are asked, unless another has been in force since.
+        """`make(membership, store, tally, ailing)` builds the replica. `membership`, with which the node is configured,
+        counts as long as no other is known to have been in force: whom to ask should the store not open, and what a
+        replica begins with that has forgotten everything.
 
         Raises what `open_store` raises, but `DamageError` only when there are no others to get everything from.
         """
         self._name, self._directory = name, directory
-        self._remembered = read_members(directory)
+        self._configured, self._remembered = membership, read_members(directory)
         self._membership = self._remembered or membership
         self._open_store, self._make, self._post, self._monotonic = open_store, make, post, monotonic
         self.tally = Tally()
@@ -90,12 +91,17 @@ class Keeper:
                 store.commit()
                 remove_note(self._directory)
                 self._note = None
-            replica = self._make(store, self.tally, self._note.cause if self._note is not None else None)
+            replica = self._make(self._known, store, self.tally, self._note.cause if self._note is not None else None)
             self._was_lost = replica.engine.is_lost
             return replica
         except DamageError as error:
             self._close()
             return self._stand_in(error)
+
+    @property
+    def _known(self) -> Membership:
+        """What a replica begins with that has forgotten: of those it was configured with, all may have gone."""
+        return self._membership if self._name in self._membership.members else self._configured
 
     def _stand_in(self, error: DamageError) -> Patient:
         """What asks for the repair of a store that serves no replica. Raises `error` when there is nobody to ask."""
@@ -187,6 +193,9 @@ class Keeper:
 
     def _set_aside(self) -> None:
         _log.critical("the others can spare this replica: its store is set aside", kept_as=ASIDE)
+        last = self.replica.engine.membership
+        if last.cluster == self._membership.cluster and last.age > self._membership.age:
+            self._remember(last)
         self._close()
         set_aside(self._directory)
         self.replica = self._open()

@@ -20,7 +20,7 @@ from cluster.admission import Here, Refusal, adopts, refuse
 from cluster.handover import Cause
 from cluster.identity import store_name
 from cluster.keeper import Change, Keeper
-from cluster.membership import configured
+from cluster.membership import Membership, configured
 from cluster.messages import Message, decode_message
 from cluster.metrics import GatewayMetrics, ProcessMeter, ReplicaMetrics
 from cluster.peers import Peers
@@ -179,11 +179,11 @@ class Shard:
             migrating=lambda old, new: _log.info("migrating the store", from_format=old, to_format=new),
         )
 
-    def _make(self, store: LmdbStore, tally: Tally, ailing: str | None) -> Replica:
+    def _make(self, membership: Membership, store: LmdbStore, tally: Tally, ailing: str | None) -> Replica:
         config = self._config
         return Replica(
             config.node,
-            config.peers,
+            membership.members,
             store,
             post=lambda node, message: self._peers.send(node, message),
             answer=self._answer,
@@ -192,7 +192,7 @@ class Shard:
             rng=random.Random(),
             tuning=self._tuning,
             room_reserve_bytes=config.room_reserve_bytes,
-            cluster=config.cluster,
+            cluster=membership.cluster,
             tell=self._told_change,
             scrub=ScrubSettings(config.scrub_interval_ms, config.scrub_bytes_per_s),
             tally=tally,

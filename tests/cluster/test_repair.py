@@ -224,6 +224,40 @@ def test_a_store_that_cannot_be_opened_is_repaired_though_a_member_has_gone_mean
     ward.close()
 
 
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_replica_whose_store_was_set_aside_knows_who_belongs_to_its_cluster(
+    tmp_path: Path, is_readable: bool
+) -> None:
+    """Of those that it was configured with nobody may be left, and it may have joined from another cluster's name."""
+    ward = Ward(tmp_path, "abcd")
+    ward.start()
+    ward.run(1.0)
+    ward.do(PutQueue("q", QueueSettings()))
+    gone, wrong = [name for name in ward.names if name != ward.leader][:2]
+    if not is_readable:
+        ward.stop(wrong)
+        (ward.path(wrong) / "data.mdb").write_bytes(b"nonsense" * 10_000)
+    assert ward.replicas[ward.leader].change("gateway", AskChange(1, "remove", gone))
+    ward.run_until(lambda: gone not in ward.replicas[ward.leader].engine.memberships.known[0].voters)
+    ward.run(1.0)
+    ward.stop(gone)
+    if is_readable:
+        ward.keepers[wrong].suspect(DamageError("a test"))
+    else:
+        ward.start(wrong)
+    aside = ward.path(wrong) / "damaged.mdb"
+    ward.run_until(aside.exists)
+    for _ in range(2):
+        engine = ward.replicas[wrong].engine
+        assert engine.is_lost
+        assert engine.membership.members == ward.replicas[ward.leader].engine.membership.members
+        assert engine.membership.cluster == "c"
+        ward.stop(wrong)
+        ward.start(wrong)
+    ward.run_until(lambda: ward.keepers[wrong].tally.repairs == 1)
+    ward.close()
+
+
 def test_who_cannot_read_a_store_heeds_only_what_is_told_of_later_members_of_its_cluster() -> None:
     three = configured({"a": "", "b": "", "c": ""}, "c")
     four = three.with_learner("d", "d:1")
@@ -609,10 +643,10 @@ def test_only_answers_of_the_present_round_count() -> None:
 
 @pytest.mark.parametrize("finds_it", ["before anything", "set aside"])
 def test_whom_to_ask_is_known_even_if_the_store_cannot_be_opened(ward: Ward, finds_it: str) -> None:
-    """The configuration may be older than the record, and a node that joined was founded under another identity."""
+    """The configuration may be older than the record."""
     wrong = follower(ward)
     ward.replicas[ward.leader].change("gateway", AskChange(1, "add", "d", "d:1"))
-    record = configured({"a": "", "b": "", "c": ""}).with_learner("d", "d:1")
+    record = configured({"a": "", "b": "", "c": ""}, "c").with_learner("d", "d:1")
     ward.run_until(lambda: ward.replicas[wrong].engine.memberships.applied == record)
     ward.stop(wrong)
     path = ward.path(wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 
+from cluster.membership import Membership, configured
 from cluster.messages import Message
 from cluster.replica import NO_SCRUB, Replica
 from cluster.scrub import ScrubSettings, Tally
@@ -43,11 +44,20 @@ class Trio:
     def _build(self, name: str) -> Replica:
         return self._replica(name, self.stores[name])
 
-    def _replica(self, name: str, store: Store, tally: Tally | None = None, ailing: str | None = None) -> Replica:
+    def _replica(
+        self,
+        name: str,
+        store: Store,
+        tally: Tally | None = None,
+        ailing: str | None = None,
+        membership: Membership | None = None,
+    ) -> Replica:
+        membership = membership or configured(self.names)
         return Replica(
             name,
-            list(self.names),
+            membership.members,
             store,
+            cluster=membership.cluster,
             post=lambda node, message: self._mail.append((name, node, message)),
             answer=self._answered,
             monotonic=lambda: self.now_s,

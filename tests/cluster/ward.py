@@ -36,7 +36,7 @@ class Ward(Trio):
             configured(self.names, "c"),
             self.path(name),
             open_store=lambda: self.open_store(name),
-            make=lambda store, tally, ailing: self._replica(name, store, tally, ailing),
+            make=lambda membership, store, tally, ailing: self._replica(name, store, tally, ailing, membership),
             post=lambda node, message: self._mail.append((name, node, message)),
             monotonic=lambda: self.now_s,
         )
