@@ -8,7 +8,8 @@ probe.
 
 What cannot be had now is tried again later, after pauses that grow: a copy for which the leader's disk has no room, and
 a snapshot that the follower has no room for or cannot use. Both are said once, and the follower reports its `trouble`.
-A copy that came whole and is not fit for use is reason for the leader to doubt its own store, of which it was made.
+A copy that came whole and is not fit for use is reason for the leader to doubt its own store, of which it was made, and
+to make another: the store may be sound by now.
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ class Outgoing:
 
     def pieces(self, node: str, term: int, durable_applied_index: int, now_s: float) -> list[Piece]:
         """What to send `node` now; nothing while the copy is being made or the window is full."""
+        stream = self._streams.get(node)
         if self._copy is None:
-            if self._patience.left_s(now_s):
+            if self._patience.left_s(now_s) or (stream is not None and now_s < stream.resume_s):
                 return []
             self._copy, self._floor = self._store.start_copy(), durable_applied_index
-        stream = self._streams.get(node)
         if stream is None or now_s - stream.heard_s > self._tuning.snapshot_stall_s:
             stream = self._streams[node] = _Stream(now_s)
         self._used_s = now_s
@@ -122,6 +123,8 @@ class Outgoing:
             return answer.index
         if answer.offset < 0:
             pause_s = min(-answer.offset * RESTART_S, RETRY_S[1])
+            if answer.unfit:
+                self.close()
             self._streams[node] = _Stream(now_s + pause_s, resume_s=now_s + pause_s)
         elif stream.taken < answer.offset <= stream.sent:
             stream.taken = answer.offset

@@ -204,6 +204,24 @@ def test_a_leader_is_told_when_its_copy_came_whole_and_is_no_good(failure: Excep
     assert (told is not None and told.unfit) == isinstance(failure, ValueError)
 
 
+@pytest.mark.parametrize("unfit", [True, False])
+def test_a_copy_that_came_whole_and_is_no_good_is_made_anew(unfit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy itself may be damaged, while the store is not, or not any more: the same again would help nobody."""
+    store, copies = source(), list[MemoryCopy]()
+    monkeypatch.setattr(store, "start_copy", lambda: copies.append(MemoryCopy(store._committed())) or copies[-1])
+    outgoing = Outgoing(store, TUNING)
+    assert outgoing.pieces("b", TERM, 11, NOW_S)
+    assert outgoing.pieces("c", TERM, 11, NOW_S)
+    outgoing.taken("b", PieceTaken(TERM, 11, -5, unfit), NOW_S)
+    assert (outgoing.floor is None) == unfit
+    assert outgoing.pieces("b", TERM, 11, NOW_S + 4) == []
+    assert len(copies) == 1, "none is made for who waits"
+    assert bool(outgoing.pieces("c", TERM, 11, NOW_S + 4)) == unfit, "nobody else goes on with it"
+    [first, *_] = outgoing.pieces("b", TERM, 11, NOW_S + 5)
+    assert first.offset == 0
+    assert len(copies) == 1 + unfit
+
+
 def test_a_snapshot_of_a_newer_format_is_refused_at_its_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     _, incoming = target()
     monkeypatch.setattr("cluster.snapshots.FORMAT", FORMAT + 1)

@@ -338,7 +338,8 @@ class WornStore(DiskStore):
     def start_copy(self) -> SlowCopy:
         """A copy of everything, the wrong entries too: whoever takes it in finds out."""
         copy = super().start_copy()
-        copy._data = copy._data[:-1] + bytes([copy._data[-1] ^ 1])
+        if self._disk.flipped:
+            copy._data = copy._data[:-1] + bytes([copy._data[-1] ^ 1])
         return copy
 
     def start_check(self, pace: Pace) -> MemorySweep:
