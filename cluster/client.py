@@ -15,11 +15,10 @@ from typing import Literal, NamedTuple
 
 import structlog
 
-from cluster.links import NO_QUORUM_S, Leader
-from cluster.process import forever
-from cluster.questions import ALONE, Questions
+from cluster.links import Leader
+from cluster.questions import Questions
 from cluster.tls import Tls
-from cluster.trouble import ClusterTrouble
+from cluster.trouble import ALONE, ClusterTrouble
 from cluster.wire import CANCEL, CANCEL_PAYLOAD, FRAME_BYTES_MAX, OPERATIONS
 from storage.limits import WAIT_MS_MAX
 from storage.operations import (
@@ -76,32 +75,23 @@ class Client(Questions):
         self._calls: dict[int, _Call] = {}
         self._unsent: list[_Call] = []
         self._flushing = False
-        self._watching: asyncio.Task[None] | None = None
         self._givebacks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Begin to connect."""
         self._links.start()
-        self._watching = forever(self._watch())
 
     async def close(self) -> None:
         """Close every connection. What is under way ends with `ClusterTrouble`."""
-        tasks = [*self._givebacks, *([self._watching] if self._watching is not None else [])]
-        for task in tasks:
+        for task in self._givebacks:
             task.cancel()
-        await asyncio.gather(*tasks, self._links.close(), return_exceptions=True)
+        await asyncio.gather(*self._givebacks, self._links.close(), return_exceptions=True)
         self._fail_all("this gateway is stopping")
 
     @property
     def under_way(self) -> int:
         """Operations that have no answer yet."""
         return len(self._calls)
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(NO_QUORUM_S / 3)
-            if self._calls and self._links.is_lonely:
-                self._fail_all(ALONE)
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
@@ -158,6 +148,9 @@ class Client(Questions):
         self._calls.pop(call.seq, None)
         while self._answered_below <= self._seq and self._answered_below not in self._calls:
             self._answered_below += 1
+
+    def _on_lonely(self) -> None:
+        self._fail_all(ALONE)
 
     def _fail_all(self, detail: str) -> None:
         for call in list(self._calls.values()):

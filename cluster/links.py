@@ -74,12 +74,14 @@ class Links:
         on_told: Callable[[Told], None],
         on_leader: Callable[[Leader], None],
         on_own_lost: Callable[[], None],
+        on_lonely: Callable[[], None],
     ) -> None:
         """Call on_outcomes(payload) and on_told(told) with what replicas answer, on_leader(leader) with every report
-        of one, new or not, and on_own_lost() when the connection to this node's replica has ended."""
+        of one, new or not, on_own_lost() when the connection to this node's replica has ended, and on_lonely() time and
+        again while `is_lonely`."""
         self._node, self._tls = node, tls
         self._on_outcomes, self._on_told = on_outcomes, on_told
-        self._on_leader, self._on_own_lost = on_leader, on_own_lost
+        self._on_leader, self._on_own_lost, self._on_lonely = on_leader, on_own_lost, on_lonely
         self.cluster = ""
         """The cluster's identity, as this node's replica says."""
         self.members: list[MemberReport] = []
@@ -92,7 +94,7 @@ class Links:
 
     def start(self) -> None:
         """Begin to connect."""
-        self._tasks[self._node] = forever(self._dial_on(self._node))
+        self._tasks = {self._node: forever(self._dial_on(self._node)), "": forever(self._watch())}
 
     async def close(self) -> None:
         """Close every connection."""
@@ -110,6 +112,12 @@ class Links:
         """Whether this node has been without a majority for longer than an election should be waited for."""
         since_s = self._lonely_since_s
         return self.leader is None and since_s is not None and time.monotonic() - since_s > NO_QUORUM_S
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(NO_QUORUM_S / 3)
+            if self.is_lonely:
+                self._on_lonely()
 
     def _mind_quorum(self, has_quorum: bool) -> None:
         if has_quorum:

@@ -17,7 +17,7 @@ from cluster.membership import ChangeRefusedError
 from cluster.metrics import GatewayMetrics
 from cluster.status import Status, read_status
 from cluster.tls import Tls
-from cluster.trouble import ClusterTrouble
+from cluster.trouble import ALONE, NO_SHARD, ClusterTrouble
 from cluster.wire import (
     ASK,
     Ask,
@@ -35,8 +35,6 @@ from cluster.wire import (
     ToldScrub,
 )
 from storage.operations import Query
-
-ALONE = "this node does not reach a majority of the cluster"
 
 
 class ShardDigest(msgspec.Struct, frozen=True):
@@ -73,9 +71,13 @@ class Questions:
             on_told=self._on_told,
             on_leader=self._on_leader,
             on_own_lost=self._on_own_lost,
+            on_lonely=self._on_lonely,
         )
 
     def _on_outcomes(self, payload: memoryview) -> None:
+        raise NotImplementedError
+
+    def _on_lonely(self) -> None:
         raise NotImplementedError
 
     def _on_leader(self, leader: Leader) -> None:
@@ -200,4 +202,4 @@ class Questions:
 
 
 def _no_shard() -> ClusterTrouble:
-    return ClusterTrouble("not_done", "this node's shard does not answer")
+    return ClusterTrouble("not_done", NO_SHARD)

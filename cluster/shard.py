@@ -298,7 +298,7 @@ class Shard:
             self._begin_again(change)
         self._follow()
         self._tell_digest()
-        self._tell_elections()
+        self._tell_leadership()
         self._tell()
         longest_s = SWEEP_POLL_S if self._sweep is not None else REPORT_S
         self._wake_at(min(self._replica.next_wakeup(), time.monotonic() + longest_s))
@@ -363,7 +363,7 @@ class Shard:
 
     # --- gateways -----------------------------------------------------------------------------------------------------
 
-    def _tell_elections(self) -> None:
+    def _tell_leadership(self) -> None:
         if isinstance(self._replica, Patient):
             return
         engine = self._replica.engine

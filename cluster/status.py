@@ -8,6 +8,7 @@ import msgspec
 
 from cluster.links import Links
 from cluster.tls import Tls
+from cluster.trouble import ALONE, NO_SHARD
 from cluster.wire import MemberReport, ScrubReport
 
 STALE_S = 1.5
@@ -79,8 +80,8 @@ def _node_status(member: MemberReport, links: Links, now_s: float) -> NodeStatus
 def _shard_status(links: Links) -> ShardStatus:
     report = links.own.report
     if report is None:
-        return ShardStatus(0, None, 0, 0, 0, "this node's shard does not answer")
+        return ShardStatus(0, None, 0, 0, 0, NO_SHARD)
     trouble = report.trouble
     if trouble is None and not report.has_quorum:
-        trouble = "this node does not reach a majority of the cluster"
+        trouble = ALONE
     return ShardStatus(0, report.leader, report.term, report.commit_index, report.applied_index, trouble)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+ALONE = "this node does not reach a majority of the cluster"
+NO_SHARD = "this node's shard does not answer"
+
 
 class ClusterTrouble(Exception):
     """The cluster could not answer in time.

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from cluster import scrub
-from cluster.keeper import Keeper
-from cluster.membership import configured
+from cluster.keeper import Change, Keeper
+from cluster.membership import Membership, configured
 from cluster.messages import Ailing, Append, Message, Spared
 from cluster.metrics import ProcessMetrics
-from cluster.repair import ROUND_S, Note, Patient, Repair, read_note
+from cluster.repair import ROUND_S, Note, Patient, Repair, read_note, write_members
 from cluster.replica import Replica
 from cluster.scrub import ScrubSettings, Tally
 from cluster.wire import AskChange, AskLook
@@ -256,6 +256,36 @@ def test_a_replica_whose_store_was_set_aside_knows_who_belongs_to_its_cluster(
         ward.start(wrong)
     ward.run_until(lambda: ward.keepers[wrong].tally.repairs == 1)
     ward.close()
+
+
+THREE = configured({"a": "", "b": "", "c": ""}, "c")
+FOUR = THREE.with_learner("d", "d:1")
+
+
+@pytest.mark.parametrize(
+    ("remembered", "last", "expected"),
+    [
+        (THREE, FOUR, FOUR),
+        (FOUR, THREE, FOUR),  # it was catching up, and had not come that far
+        (THREE, msgspec.structs.replace(FOUR, cluster="another"), THREE),
+        (THREE, THREE.without("c"), THREE),
+    ],
+    ids=["later", "earlier", "another cluster's", "without itself"],
+)
+def test_the_members_that_are_begun_with_anew_are_the_last_that_are_known(
+    ward: Ward, remembered: Membership, last: Membership, expected: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_members(ward.path("c"), remembered)
+    ward.stop("c")
+    ward.start("c")
+    keeper = ward.keepers["c"]
+    keeper._membership = remembered
+    patient = Patient("c", "a test", last, Tally(), post=lambda node, message: None, monotonic=lambda: 0.0)
+    monkeypatch.setattr(Patient, "is_spared", True)
+    keeper.replica = patient
+    assert keeper.tick() is Change.FORGOTTEN
+    assert isinstance(keeper.replica, Replica)
+    assert keeper.replica.engine.membership.members == expected.members
 
 
 def test_who_cannot_read_a_store_heeds_only_what_is_told_of_later_members_of_its_cluster() -> None:

@@ -25,7 +25,6 @@ from unittest.mock import patch
 
 import structlog
 
-import cluster.client
 import cluster.keeper
 import cluster.leadership
 import cluster.links
@@ -224,7 +223,6 @@ class World:
             put(cluster.peers, PING_S=PING_S * ease, SILENCE_S=SILENCE_S * ease)
             put(cluster.shard, REPORT_S=REPORT_S * ease)
             put(cluster.links, NO_QUORUM_S=NO_QUORUM_S * ease)
-            put(cluster.client, NO_QUORUM_S=NO_QUORUM_S * ease)
             put(cluster.leadership, RELIEF_S=RELIEF_S)
             put(cluster.metrics, LAG_PROBE_S=LAG_PROBE_S * 100)
             put(cluster.keeper, **{name: partial(self._beside, name) for name in BESIDE})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 
 from cluster.trouble import ClusterTrouble
 from cluster.tuning import Tuning
@@ -70,26 +71,33 @@ def press(world: World, machine: Machine, count: int, gap_s: float) -> None:
         world.clockwork.later(number * gap_s, begin, number)
 
 
-def cast(world: World, machines: list[Machine], lasts_s: float) -> tuple[Machine, Machine, list[str]] | None:
-    """The leader, a follower, and the names of the others; None if there is no leader, or a story is told already."""
-    now_s = world.clockwork.now_s
-    if now_s < world.story_over_s:
-        return None
-    leader = world.leader()
-    follower = next((machine for machine in machines if machine is not leader), None)
-    if leader is None or follower is None:
-        return None
-    world.story_over_s = now_s + lasts_s
-    return leader, follower, [name for name in world.machines if name not in (leader.name, follower.name)]
+Story = Callable[[World, Machine, Machine, list[str], Event], None]
+"""What happens to the leader, a follower, and the others, of whom only the names are told."""
 
 
-@fault
-def ghost(world: World, machines: list[Machine], event: Event) -> None:
+def story(lasts_s: float) -> Callable[[Story], Story]:
+    """A fault that is told if there is a leader and no other story goes on, and goes on for so long."""
+
+    def register(tell: Story) -> Story:
+        @wraps(tell)
+        def begin(world: World, machines: list[Machine], event: Event) -> None:
+            now_s, leader = world.clockwork.now_s, world.leader()
+            follower = next((machine for machine in machines if machine is not leader), None)
+            if now_s < world.story_over_s or leader is None or follower is None:
+                return
+            world.story_over_s = now_s + lasts_s
+            others = [name for name in world.machines if name not in (leader.name, follower.name)]
+            tell(world, leader, follower, others, event)
+
+        fault(begin)
+        return tell
+
+    return register
+
+
+@story(6.0)
+def ghost(world: World, leader: Machine, follower: Machine, others: list[str], event: Event) -> None:
     """A follower loses its disk, and what it had said before arrives when somebody else answers under its name."""
-    found = cast(world, machines, 6.0)
-    if found is None:
-        return
-    leader, follower, _ = found
     way = (follower.name, leader.name)
     world.network.slow_s[way] = event.value
 
@@ -103,16 +111,12 @@ def ghost(world: World, machines: list[Machine], event: Event) -> None:
     after(world, 1.0, lose)
 
 
-@fault
-def laggard(world: World, machines: list[Machine], event: Event) -> None:
+@story(15.0)
+def laggard(world: World, leader: Machine, follower: Machine, others: list[str], event: Event) -> None:
     """Only one follower hears the leader, whose patience is over before it hears that follower; then the leader dies.
 
     By then what the follower had said has come, of entries that were sent again meanwhile.
     """
-    found = cast(world, machines, 15.0)
-    if found is None:
-        return
-    leader, follower, others = found
     way, late_s = (follower.name, leader.name), Tuning().resend_s + event.value
     ways = between([leader.name], others)
 
@@ -133,16 +137,14 @@ def laggard(world: World, machines: list[Machine], event: Event) -> None:
     after(world, 2.9 * late_s, end)
 
 
-@fault
-def comeback(world: World, machines: list[Machine], event: Event) -> None:
+@story(10.0)
+def comeback(world: World, leader: Machine, follower: Machine, others: list[str], event: Event) -> None:
     """A leader loses its office, gets it back, and then hears what a follower had said to it before."""
-    found = cast(world, machines, 10.0)
-    if found is None or len(found[2]) < 3 or found[0].replica is None:
+    if len(others) < 3 or leader.replica is None:
         return
-    leader, follower, others = found
     with_others, back = between([leader.name], others), (follower.name, leader.name)
     without = between([follower.name], others)
-    term = found[0].replica.engine.term
+    term = leader.replica.engine.term
     world.network.block([*with_others, *without, back])
     press(world, leader, 30, 0.01)
 
@@ -168,13 +170,9 @@ def comeback(world: World, machines: list[Machine], event: Event) -> None:
     when(world, has_successor, rejoin, 8.0, end)
 
 
-@fault
-def flood(world: World, machines: list[Machine], event: Event) -> None:
+@story(5.0)
+def flood(world: World, leader: Machine, follower: Machine, others: list[str], event: Event) -> None:
     """A follower comes back while its leader has much that is not committed yet, and commits some in each tick."""
-    found = cast(world, machines, 5.0)
-    if found is None:
-        return
-    leader, follower, _ = found
     ways = [(name, leader.name) for name in world.machines if name != leader.name]
     world.network.slow_s.update(dict.fromkeys(ways, event.value))
     until(world, event, lambda: [world.network.slow_s.pop(way, None) for way in ways])
@@ -183,16 +181,14 @@ def flood(world: World, machines: list[Machine], event: Event) -> None:
     when(world, lambda: follower.is_up, lambda: press(world, leader, 200, 0.005), 3.0)
 
 
-@fault
-def surplus(world: World, machines: list[Machine], event: Event) -> None:
+@story(10.0)
+def surplus(world: World, leader: Machine, follower: Machine, others: list[str], event: Event) -> None:
     """A follower gets a copy that ends before its journal does.
 
     It dies when it has much that is not committed yet, and comes back when its leader has compacted some of that.
     """
-    found = cast(world, machines, 10.0)
-    if found is None or len(found[2]) < 3:
+    if len(others) < 3:
         return
-    leader, follower, others = found
     ways = [(name, leader.name) for name in others]
     world.network.slow_s.update(dict.fromkeys(ways, event.value))
     after(world, 4.0, lambda: [world.network.slow_s.pop(way, None) for way in ways])
@@ -213,16 +209,12 @@ def surplus(world: World, machines: list[Machine], event: Event) -> None:
     when(world, is_ahead, leave, 3.0)
 
 
-@fault
-def belated(world: World, machines: list[Machine], event: Event) -> None:
+@story(15.0)
+def belated(world: World, leader: Machine, follower: Machine, others: list[str], event: Event) -> None:
     """A follower is sent a copy, since it answers later than the leader waits, and goes on without it.
 
     For what it says then comes before it has read the copy.
     """
-    found = cast(world, machines, 15.0)
-    if found is None:
-        return
-    leader, follower, _ = found
     way, late_s, copy_s = (follower.name, leader.name), Tuning().resend_s + event.value, follower.disk.copy_s
     follower.disk.copy_s = 3.0
     world.clockwork.later(15.0, setattr, follower.disk, "copy_s", copy_s)
@@ -235,13 +227,9 @@ def belated(world: World, machines: list[Machine], event: Event) -> None:
     press(world, leader, 40, 0.3)
 
 
-@fault
-def heir(world: World, machines: list[Machine], event: Event) -> None:
+@story(10.0)
+def heir(world: World, leader: Machine, follower: Machine, others: list[str], event: Event) -> None:
     """A leader's last answers are of what its heir does not know to be committed; the heir is asked at once."""
-    found = cast(world, machines, 10.0)
-    if found is None:
-        return
-    leader, follower, others = found
     lacking = others[: len(world.machines) // 2]  # so that the heir must first give them what it has
     ways = between([leader.name], lacking)
     slow_s = {(leader.name, name): event.value for name in (follower.name, *others) if name not in lacking}
@@ -281,14 +269,12 @@ def heir(world: World, machines: list[Machine], event: Event) -> None:
     after(world, 0.5 + 2 * event.value, lambda: when(world, knows_less, end, 2.0, end))
 
 
-@fault
-def needed(world: World, machines: list[Machine], event: Event) -> None:
+@story(12.0)
+def needed(world: World, leader: Machine, follower: Machine, others: list[str], event: Event) -> None:
     """A follower without which there is no majority finds that an entry of its journal is damaged, and must stay."""
-    found = cast(world, machines, 12.0)
     is_sound = all(machine.disk.is_sound for machine in world.machines.values())
-    if found is None or not is_sound or not world.remember():
+    if not is_sound or not world.remember():
         return
-    leader, follower, others = found
     away = others[: len(world.machines) // 2]
     ways = between(away, [name for name in world.machines if name not in away])
     world.network.block(ways)
@@ -319,13 +305,9 @@ def needed(world: World, machines: list[Machine], event: Event) -> None:
     after(world, 10.0, lambda: world.network.unblock(ways))
 
 
-@fault
-def encore(world: World, machines: list[Machine], event: Event) -> None:
+@story(10.0)
+def encore(world: World, leader: Machine, follower: Machine, others: list[str], event: Event) -> None:
     """A lease is asked for again elsewhere under its key, before its first answer comes to a gateway that gave up."""
-    found = cast(world, machines, 10.0)
-    if found is None:
-        return
-    leader, follower, _ = found
     way, queue = (leader.name, follower.name), "encore"
     world.network.slow_s[way] = event.value
     after(world, 8.0, lambda: world.network.slow_s.pop(way, None))
